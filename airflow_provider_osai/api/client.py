@@ -1,0 +1,262 @@
+"""The only two senders: :class:`OsaiClient` blocks, :class:`AsyncOsaiClient` awaits. All they decide is shared."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import mimetypes
+import ssl
+import urllib.request
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import httpx
+from httpx_retries import Retry, RetryTransport
+
+from airflow_provider_osai.api.auth import OsaiAuth, SignInRefused
+from airflow_provider_osai.api.calls import Calls
+from airflow_provider_osai.api.errors import (
+    OsaiAuthError,
+    OsaiContractError,
+    OsaiError,
+    OsaiRequestError,
+    OsaiUnreachable,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from airflow_provider_osai.api.calls import Call
+    from airflow_provider_osai.api.settings import OsaiSettings
+
+__all__ = ["AsyncOsaiClient", "OsaiClient"]
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Seconds that retries of one request may wait in all."""
+LONGEST_WAIT = 60.0
+"""Seconds that one wait between retries lasts at the most, ``Retry-After`` included."""
+PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses that speak of the moment, not of the request."""
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+_SIGN_IN = "osai.sign_in"
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log a line for every poll
+
+
+class _Sender:
+    """What both senders share: how requests are made, repeated and read."""
+
+    def __init__(
+        self,
+        settings: OsaiSettings,
+        *,
+        patience: float = PATIENCE,
+        on_secret: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.settings = settings
+        self.calls = Calls(settings.contract)
+        self.auth = OsaiAuth(self._sign_in_request, settings.access_token, on_secret=on_secret)
+        total = 8 if patience > 0 else 0
+        budget: dict[str, Any] = {
+            "backoff_factor": 0.5,
+            "max_backoff_wait": LONGEST_WAIT,
+            "total_timeout": patience or None,
+        }
+        every = ("GET", "PUT", "DELETE", "POST")
+        self._repeat = Retry(total, every, PASSING, **budget)
+        # A request that makes something is sent again only when it is certain that OSAI did not take it.
+        self._repeat_if_not_taken = Retry(total, every, (429,), _NOT_SENT[:2], **budget)
+
+    def _options(self) -> dict[str, Any]:
+        return {"auth": self.auth, "timeout": self.settings.timeout, "headers": {"Accept": "application/json"}}
+
+    def _transport_options(self, verify: ssl.SSLContext | bool) -> dict[str, Any]:
+        # A client with its own transport ignores the proxy variables of the environment, so they are read here.
+        parts = urlsplit(self.settings.base_url)
+        proxied = not urllib.request.proxy_bypass(parts.hostname or "")
+        return {"verify": verify, "proxy": urllib.request.getproxies().get(parts.scheme) if proxied else None}
+
+    def _sign_in_request(self, access_token: str) -> httpx.Request:
+        endpoint = self.settings.contract["auth.sign_in"]
+        return httpx.Request(
+            endpoint.method,
+            self.settings.base_url + endpoint.path,
+            json=access_token,
+            headers={"Accept": "text/plain, application/json"},
+            extensions={
+                "retry": self._repeat,
+                "timeout": httpx.Timeout(self.settings.timeout).as_dict(),
+                _SIGN_IN: True,
+            },
+        )
+
+    def _request(
+        self, http: httpx.Client | httpx.AsyncClient, call: Call[Any], stack: contextlib.ExitStack
+    ) -> httpx.Request:
+        files = {
+            name: (path.name, stack.enter_context(path.open("rb")), mimetypes.guess_type(path.name)[0])
+            for name, path in call.files.items()
+        }
+        return http.build_request(
+            call.method,
+            self.settings.base_url + call.path,
+            params=call.query or None,
+            extensions={"retry": self._repeat if call.repeatable else self._repeat_if_not_taken},
+            **({"data": call.body, "files": files} if files else {"json": call.body}),
+        )
+
+    def _read(self, call: Call[T], response: httpx.Response) -> T:
+        """Turn an answer into the call's value, or into the error that says what to do."""
+        if not response.is_success:
+            raise decipher(response, call.method, call.path)
+        if call.parse is None:
+            return None  # type: ignore[return-value]  # such a call is a Call[None]
+        try:
+            answer = response.json()
+        except ValueError:
+            kind = response.headers.get("content-type", "no type").partition(";")[0]
+            msg = f"{call.method} {call.path} was answered with {kind} that is no JSON"
+            raise OsaiUnreachable(msg, status=response.status_code) from None
+        return call.parse(answer)
+
+    def _failed(self, call: Call[Any], error: httpx.HTTPError | SignInRefused) -> OsaiError:
+        """Turn what httpx raised into the error that says what to do."""
+        if isinstance(error, SignInRefused):
+            return self._refused(error.answer)
+        sent = not isinstance(error, _NOT_SENT) and not _is_sign_in(error)
+        reason = str(error) or type(error).__name__
+        return OsaiUnreachable(
+            f"{call.method} {call.path} got no answer from {self.settings.base_url}: {reason}", sent=sent
+        )
+
+    def _refused(self, answer: httpx.Response) -> OsaiError:
+        """Say why the sign-in failed. The server's text is not quoted, since it may hold the token."""
+        status, base = answer.status_code, self.settings.base_url
+        if status in (400, 401, 403):
+            return OsaiAuthError(
+                f"OSAI at {base} refused the access token ({status}): it may be mistyped, expired, deleted, or of the "
+                "other region. Make a new one in OSAI under Settings and put it into the connection's password field."
+            )
+        if status in PASSING or answer.is_server_error:
+            return OsaiUnreachable(
+                f"OSAI at {base} cannot sign us in at the moment ({status})", sent=False, status=status
+            )
+        return OsaiContractError(
+            f"there is no OSAI at {base}: its sign-in address answered {status}; "
+            "check region and base_url of the connection"
+        )
+
+
+class OsaiClient(_Sender):
+    """Sends calls and blocks until they are answered. Use it as a context manager; it holds a connection pool.
+
+    :param settings: where OSAI is and who we are.
+    :param patience: seconds that the retries of one request may wait in all; 0 switches them off.
+    :param on_secret: is told each new JWT, so that it can be masked in logs.
+    """
+
+    def __init__(self, settings: OsaiSettings, **options: Any) -> None:
+        super().__init__(settings, **options)
+        transport = httpx.HTTPTransport(**self._transport_options(ssl_context(settings)))
+        self._http = httpx.Client(transport=RetryTransport(transport), **self._options())
+
+    def send(self, call: Call[T]) -> T:
+        """Send one call; raise an OsaiError if no usable answer comes."""
+        with contextlib.ExitStack() as stack:
+            try:
+                response = self._http.send(self._request(self._http, call, stack))
+            except (httpx.HTTPError, SignInRefused) as error:
+                raise self._failed(call, error) from error
+            return self._read(call, response)
+
+    def close(self) -> None:
+        """Close the connection pool."""
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class AsyncOsaiClient(_Sender):
+    """Sends calls and awaits their answers. Make it with :meth:`open`, which builds the TLS context off the loop.
+
+    :param settings: where OSAI is and who we are.
+    :param verify: the TLS context.
+    :param options: as for :class:`OsaiClient`.
+    """
+
+    def __init__(self, settings: OsaiSettings, verify: ssl.SSLContext | bool, **options: Any) -> None:
+        super().__init__(settings, **options)
+        transport = httpx.AsyncHTTPTransport(**self._transport_options(verify))
+        self._http = httpx.AsyncClient(transport=RetryTransport(transport), **self._options())
+
+    @classmethod
+    async def open(cls, settings: OsaiSettings, **options: Any) -> Self:
+        """Return a client whose making has not held the event loop."""
+        return cls(settings, await asyncio.to_thread(ssl_context, settings), **options)
+
+    async def send(self, call: Call[T]) -> T:
+        """Send one call; raise an OsaiError if no usable answer comes."""
+        with contextlib.ExitStack() as stack:
+            try:
+                response = await self._http.send(self._request(self._http, call, stack))
+            except (httpx.HTTPError, SignInRefused) as error:
+                raise self._failed(call, error) from error
+            return self._read(call, response)
+
+    async def aclose(self) -> None:
+        """Close the connection pool."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+
+def ssl_context(settings: OsaiSettings) -> ssl.SSLContext | bool:
+    """Return the TLS context for the settings' address; plain http on loopback needs none."""
+    return httpx.create_ssl_context() if settings.base_url.startswith("https:") else False
+
+
+def decipher(response: httpx.Response, method: str, path: str) -> OsaiError:
+    """Return the error that an unsuccessful answer stands for."""
+    status = response.status_code
+    if status == httpx.codes.UNAUTHORIZED:
+        return OsaiAuthError(
+            f"OSAI refused {method} {path} although it had just signed us in ({status}); check the token's rights"
+        )
+    if status in PASSING or response.is_server_error:
+        return OsaiUnreachable(
+            f"{method} {path} was answered with {status} {response.reason_phrase}",
+            sent=status != httpx.codes.TOO_MANY_REQUESTS,
+            status=status,
+            retry_after=_retry_after(response),
+        )
+    if response.is_redirect:
+        where = urlsplit(response.headers.get("location", "")).netloc or "another path"
+        return OsaiContractError(f"{method} {path} was redirected to {where}; check base_url of the connection")
+    return OsaiRequestError(status, method, path, response.text)
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    try:
+        return min(Retry().parse_retry_after(response.headers["retry-after"]), LONGEST_WAIT)
+    except (KeyError, ValueError):
+        return None
+
+
+def _is_sign_in(error: httpx.HTTPError) -> bool:
+    try:
+        return bool(error.request.extensions.get(_SIGN_IN))
+    except RuntimeError:  # httpx does not know which request it was
+        return False

@@ -1,0 +1,152 @@
+"""What a connection says, checked once: where OSAI is, who we are there, and in which words to speak."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from airflow_provider_osai.api.contract import Contract
+from airflow_provider_osai.api.errors import OsaiArgumentError
+from airflow_provider_osai.api.rebinding import rebind
+
+__all__ = ["EXTRAS", "REGIONS", "OsaiSettings"]
+
+REGIONS: Final[Mapping[str, str]] = MappingProxyType(
+    {"eu": "https://app-eu.onestepai.com/api", "us": "https://app-us.onestepai.com/api"}
+)
+"""Base address by region (docs.onestepai.com/how_to_use_api/authorization)."""
+EXTRAS: Final = ("base_url", "contract", "region", "timeout", "webhook_base_url", "webhook_secret")
+"""The extra fields of a connection."""
+DEFAULT_TIMEOUT: Final = 30.0
+
+
+class OsaiSettings(BaseModel):
+    """One OSAI account at one address.
+
+    :param base_url: the API's base address, without a slash at the end.
+    :param access_token: the token made in the portal's settings.
+    :param region: ``eu`` or ``us``; ``None`` if the address was given.
+    :param timeout: seconds that one HTTP exchange may take to connect, and between two pieces of its answer.
+    :param contract: the API's words.
+    """
+
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+
+    base_url: str
+    access_token: SecretStr
+    region: str | None = None
+    timeout: float = DEFAULT_TIMEOUT
+    contract: Contract = Contract()
+    webhook_base_url: str | None = None
+    webhook_secret: SecretStr | None = None
+
+    @classmethod
+    def from_connection(cls, access_token: str | None, extra: Mapping[str, Any]) -> OsaiSettings:
+        """Check what a connection says.
+
+        :param access_token: the connection's password.
+        :param extra: its extra fields; those that are empty count as not given.
+        :raises OsaiArgumentError: naming the field, its value and the remedy.
+        :raises OsaiContractError: if the field ``contract`` does not hold.
+        """
+        given = {name: value for name, value in extra.items() if value not in (None, "", {})}
+        token = (access_token or "").strip()
+        if not token:
+            msg = "the connection has no access token: make one in OSAI under Settings; it goes into the password field"
+            raise OsaiArgumentError(msg)
+        base_url = given.get("base_url")
+        region = None if base_url else _region(given.get("region", "eu"))
+        secret = given.get("webhook_secret")
+        webhook = given.get("webhook_base_url")
+        return cls(
+            base_url=_address("base_url", base_url) if base_url else REGIONS[region or "eu"],
+            access_token=SecretStr(token),
+            region=region,
+            timeout=_timeout(given.get("timeout", DEFAULT_TIMEOUT)),
+            contract=rebind(Contract(), given.get("contract")),
+            webhook_base_url=_address("webhook_base_url", webhook) if webhook else None,
+            webhook_secret=SecretStr(str(secret)) if secret else None,
+        )
+
+    @property
+    def portal_url(self) -> str:
+        """The portal's address: the API's without ``/api`` at the end (assumed)."""
+        return self.base_url.removesuffix("/api")
+
+
+def unknown_extras(extra: Mapping[str, Any]) -> str | None:
+    """Return a warning that lists the allowed extra fields, if *extra* has others."""
+    unknown = sorted(set(extra) - set(EXTRAS))
+    if not unknown:
+        return None
+    return (
+        f"The OSAI connection has unknown extra fields {unknown}; they are ignored. Allowed are: {', '.join(EXTRAS)}."
+    )
+
+
+def _region(value: Any) -> str:
+    region = str(value).strip().lower()
+    if region not in REGIONS:
+        near = difflib.get_close_matches(region, REGIONS, n=1, cutoff=0.4)
+        msg = f"there is no OSAI region {value!r}: choose {' or '.join(REGIONS)}" + (
+            f" (did you mean {near[0]}?)" if near else ""
+        )
+        raise OsaiArgumentError(msg)
+    return region
+
+
+def _timeout(value: Any) -> float:
+    try:
+        timeout = float(value)
+    except (TypeError, ValueError):
+        timeout = 0.0
+    if not 0 < timeout <= 3600:
+        msg = f"timeout = {value!r}: a number of seconds is needed, more than 0 and at most 3600"
+        raise OsaiArgumentError(msg)
+    return timeout
+
+
+def _address(field: str, value: Any) -> str:
+    text = str(value).strip().rstrip("/")
+    parts = _split(text)
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        msg = (
+            f"{field} = {_without_login(text)!r}: a whole address is needed, for instance https://osai.example.com/api"
+        )
+        raise OsaiArgumentError(msg)
+    if parts.username or parts.password:
+        msg = f"{field} = {_without_login(text)!r}: it must not hold a login; the token belongs in the password field"
+        raise OsaiArgumentError(msg)
+    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+        msg = f"{field} = {text!r}: the token would travel in the clear; use https (http is for this machine only)"
+        raise OsaiArgumentError(msg)
+    return text
+
+
+def _split(text: str) -> SplitResult | None:
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 - raises on a port that is no number
+    except ValueError:
+        return None
+    return parts
+
+
+def _without_login(text: str) -> str:
+    scheme, _, rest = text.partition("://")
+    return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else text
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
