@@ -1,0 +1,103 @@
+"""Datasets as flows: make or reuse one with its categories, and fill it with images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import Any
+
+from airflow_provider_osai.api.calls import Calls
+from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiUnreachable
+from airflow_provider_osai.api.models import Category, Dataset, Upload
+from airflow_provider_osai.data.images import ImageFile
+from airflow_provider_osai.jobs.flow import Flow
+
+__all__ = ["IfExists", "ensure_categories", "ensure_dataset", "upload_images"]
+
+
+class IfExists(StrEnum):
+    """What to do when a dataset of that name is already there."""
+
+    REUSE = "reuse"
+    FAIL = "fail"
+
+
+def ensure_dataset(
+    calls: Calls, name: str, categories: Iterable[str] = (), if_exists: str = IfExists.REUSE
+) -> Flow[dict[str, Any]]:
+    """Make the dataset *name* with *categories*, or take the one that is there.
+
+    Without the assumed operation ``dataset.find``, a new dataset is made each time.
+
+    :raises OsaiArgumentError: if *if_exists* is unknown, if it is ``fail`` and the dataset is there, or if several
+        datasets have the name and none can be chosen.
+    """
+    if if_exists not in frozenset(IfExists):
+        raise OsaiArgumentError(f"if_exists = {if_exists!r}: choose {' or '.join(IfExists)}")
+    making = calls.create_dataset(name)  # refuses a bad name before anything is sent
+    found = yield from _named(calls, name)
+    if found and if_exists == IfExists.FAIL:
+        raise OsaiArgumentError(
+            f"name = {name!r}: OSAI already has this dataset (id {found.id}), and if_exists is 'fail'"
+        )
+    dataset = found
+    if dataset is None:
+        try:
+            dataset = yield making
+        except OsaiUnreachable as error:
+            # It may have been made all the same: look, rather than make a second one.
+            dataset = (yield from _named(calls, name)) if error.sent else None
+            if dataset is None:
+                raise
+    ids = yield from ensure_categories(calls, dataset.id, categories)
+    return {"dataset_id": dataset.id, "name": name, "created": found is None, "categories": ids}
+
+
+def _named(calls: Calls, name: str) -> Flow[Dataset | None]:
+    if "dataset.find" not in calls.contract:
+        return None
+    answer: list[Dataset] = yield calls.find_datasets(name)
+    same = [dataset for dataset in answer if dataset.name == name]
+    if len(same) > 1:
+        ids = ", ".join(dataset.id for dataset in same)
+        raise OsaiArgumentError(
+            f"name = {name!r}: OSAI has {len(same)} datasets of this name ({ids}); use the id of one"
+        )
+    return same[0] if same else None
+
+
+def ensure_categories(calls: Calls, dataset_id: str, names: Iterable[str]) -> Flow[dict[str, str]]:
+    """Make those of the categories that the dataset lacks, and return the id of each by name."""
+    wanted = list(dict.fromkeys(names))
+    ids: dict[str, str] = {}
+    if wanted and "category.list" in calls.contract:
+        there: list[Category] = yield calls.list_categories(dataset_id)
+        ids = {category.name: category.id for category in there if category.name}
+    for name in wanted:
+        if name not in ids:
+            made: Category = yield calls.create_category(dataset_id, name)
+            ids[name] = made.id
+    return {name: ids[name] for name in wanted}
+
+
+def upload_images(
+    calls: Calls,
+    dataset_id: str,
+    images: Sequence[ImageFile],
+    on_progress: Callable[[int, int], None] = lambda _sent, _all: None,
+) -> Flow[dict[str, Any]]:
+    """Send *images* into the dataset, each with its category.
+
+    The upload is finished whatever happens, interrupts included: an open one leaves the dataset locked.
+
+    :param on_progress: is told after each image how many of how many were sent.
+    """
+    ids: Mapping[str, str] = yield from ensure_categories(calls, dataset_id, (image.category for image in images))
+    upload: Upload = yield calls.start_upload(dataset_id)
+    try:
+        for sent, image in enumerate(images, start=1):
+            yield calls.upload_image(dataset_id, upload.id, image.path, ids[image.category])
+            on_progress(sent, len(images))
+    finally:
+        yield calls.finish_upload(dataset_id, upload.id)
+    return {"dataset_id": dataset_id, "images": len(images), "categories": sorted(ids)}

@@ -1,0 +1,192 @@
+"""A job's life as flows: adopt or submit it, wait for its end, cancel it.
+
+Times are seconds since the epoch, so that they mean the same in every process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from airflow_provider_osai.api.calls import Calls
+from airflow_provider_osai.api.errors import (
+    OsaiJobCancelled,
+    OsaiJobFailed,
+    OsaiJobLost,
+    OsaiJobTimeout,
+    OsaiRequestError,
+    OsaiUnreachable,
+)
+from airflow_provider_osai.api.models import Job, JobKind, JobState
+from airflow_provider_osai.api.requests import JobRequest
+from airflow_provider_osai.jobs.flow import Flow, Sleep
+from airflow_provider_osai.jobs.pace import Pace
+
+__all__ = ["Watch", "adopt_or_submit", "cancel", "find", "look", "outcome", "submit", "wait"]
+
+SUBMIT_TRIES = 4
+NO_SUCH_OPERATION = frozenset({400, 404, 405, 501})
+"""How an API without an optional operation may answer to it."""
+NOT_YET = 60.0
+"""Seconds after submission for which a 404 means that the job is not visible yet."""
+
+
+def adopt_or_submit(
+    calls: Calls, request: JobRequest, reference: Callable[[int], str], webhook_url: str | None = None
+) -> Flow[Job]:
+    """Return the job that this request already has, live or succeeded; else submit one.
+
+    :param reference: the reference after so many jobs of this request that ended badly.
+    """
+    for failed in itertools.count():
+        jobs = yield from find(calls, request.kind, reference(failed))
+        if not jobs:
+            return (yield from submit(calls, request, reference(failed), webhook_url))
+        if jobs[0].state not in (JobState.FAILED, JobState.CANCELLED):
+            return jobs[0]
+    raise AssertionError("count() does not end")
+
+
+def submit(calls: Calls, request: JobRequest, reference: str, webhook_url: str | None = None) -> Flow[Job]:
+    """Submit *request*, and after an answer that leaves it open whether OSAI took it, look before asking again.
+
+    :raises OsaiUnreachable: if it stays open; then the reference tells later.
+    """
+    for left in reversed(range(SUBMIT_TRIES)):
+        try:
+            job: Job = yield calls.submit_job(request, reference, webhook_url)
+        except OsaiUnreachable as error:
+            yield Sleep(error.retry_after or 2.0 ** (SUBMIT_TRIES - left - 1))
+            if error.sent:
+                jobs = yield from find(calls, request.kind, reference)
+                if jobs:
+                    return jobs[0]
+                if jobs is None:
+                    doubt = f"Whether OSAI took the {request.kind} job cannot be told, so it is not sent again"
+                    msg = f"{error}. {doubt}; look into the portal"
+                    raise OsaiUnreachable(msg, status=error.status) from error
+            if not left:
+                raise
+        else:
+            return job
+    raise AssertionError("the last try returns or raises")
+
+
+def find(calls: Calls, kind: JobKind, reference: str) -> Flow[list[Job] | None]:
+    """Return the jobs with *reference*; ``None`` if the API cannot tell."""
+    if f"{kind}.list" not in calls.contract:
+        return None
+    try:
+        jobs: list[Job] = yield calls.find_jobs(kind, reference)
+    except OsaiRequestError as error:
+        if error.status in NO_SUCH_OPERATION:
+            return None
+        raise
+    ours = [job for job in jobs if job.reference == reference]
+    # A list of jobs that show no reference is an API that did not understand the question.
+    return None if not ours and any(job.reference is None for job in jobs) else ours
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """How a job is waited for.
+
+    :param since: when the waiting for this job began.
+    :param deadline: when it must end; ``None`` = never.
+    :param pace: how often to look.
+    :param max_unreachable: seconds without sight of the job that are borne.
+    :param clock: the time now.
+    :param observe: is told the job after each look, and the seconds until the next.
+    """
+
+    since: float
+    deadline: float | None = None
+    pace: Pace = field(default_factory=Pace)
+    max_unreachable: float = 3600.0
+    clock: Callable[[], float] = time.time
+    observe: Callable[[Job, float], None] = lambda _job, _seconds: None
+
+
+def look(calls: Calls, kind: JobKind, job_id: str) -> Flow[Job]:
+    """Read the job once.
+
+    :raises OsaiJobLost: if OSAI does not know it.
+    """
+    try:
+        job: Job = yield calls.get_job(kind, job_id)
+    except OsaiRequestError as error:
+        if error.status not in (404, 410):
+            raise
+        raise OsaiJobLost("OSAI does not know it (any more); look into the portal", kind=kind, job_id=job_id) from error
+    return job
+
+
+def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
+    """Look at the job until it has ended, and return it as it ended, well or badly.
+
+    :raises OsaiJobTimeout: at the deadline; the job is left to the caller to cancel.
+    :raises OsaiJobLost: if it was out of sight for ``max_unreachable``, or unknown to OSAI for longer than a minute.
+    """
+    seen = watch.since
+    while True:
+        job: Job | None = None
+        hint = 0.0
+        try:
+            job = yield from look(calls, kind, job_id)
+        except (OsaiUnreachable, OsaiJobLost) as error:
+            gone = isinstance(error, OsaiJobLost)
+            dark = watch.clock() - seen
+            if dark > (NOT_YET if gone else watch.max_unreachable):
+                msg = f"not seen for {dark:.0f} s ({error}); it was not cancelled, and a retry of the task adopts it"
+                raise OsaiJobLost(msg, kind=kind, job_id=job_id) from error
+            hint = getattr(error, "retry_after", None) or 0.0
+        else:
+            if job.is_terminal:
+                return job
+            seen = watch.clock()
+        now = watch.clock()
+        if watch.deadline is not None and now >= watch.deadline:
+            msg = f"it has not ended {now - watch.since:.0f} s after its submission, at the task's execution_timeout"
+            raise OsaiJobTimeout(msg, kind=kind, job_id=job_id)
+        pause = max(watch.pace.interval(now - watch.since, job.progress if job else None), hint)
+        pause = pause if watch.deadline is None else min(pause, watch.deadline - now)
+        if job is not None:
+            watch.observe(job, pause)
+        yield Sleep(pause)
+
+
+def cancel(calls: Calls, kind: JobKind, job_id: str) -> Flow[Job]:
+    """Ask OSAI to stop the job unless it has ended. Return the job as it was before.
+
+    :raises OsaiContractError: if the API has no such operation and the job lives.
+    """
+    job = yield from look(calls, kind, job_id)
+    if job.is_terminal:
+        return job
+    try:
+        yield calls.cancel_job(kind, job_id)
+    except OsaiRequestError as error:
+        if error.status != 409:  # it has ended meanwhile
+            raise
+        return (yield from look(calls, kind, job_id))
+    return job
+
+
+def outcome(job: Job) -> Job:
+    """Return *job* if it succeeded; raise what its end means otherwise.
+
+    :raises OsaiJobFailed: if it failed, with OSAI's reason.
+    :raises OsaiJobCancelled: if it was cancelled.
+    :raises OsaiJobLost: if it has not ended; success is never assumed.
+    """
+    said = f" OSAI says: {job.message}" if job.message else ""
+    if job.state is JobState.SUCCEEDED:
+        return job
+    if job.state is JobState.FAILED:
+        raise OsaiJobFailed(f"it failed.{said or ' OSAI gives no reason.'}", kind=job.kind, job_id=job.id)
+    if job.state is JobState.CANCELLED:
+        msg = f"it was cancelled, in the portal or by a kill of its task.{said}"
+        raise OsaiJobCancelled(msg, kind=job.kind, job_id=job.id)
+    raise OsaiJobLost(f"it has not ended, its state is {job.status!r}.{said}", kind=job.kind, job_id=job.id)
