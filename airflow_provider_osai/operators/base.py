@@ -1,0 +1,73 @@
+"""What all operators share: how a flow is run on a worker, and which errors end a task for good."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+
+from airflow_provider_osai.api.errors import OsaiError
+from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.jobs.flow import Flow, run
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from airflow.sdk import Context
+
+    from airflow_provider_osai.api.calls import Calls
+
+__all__ = ["OsaiOperator", "no_vain_retries", "started_at"]
+
+
+@contextmanager
+def no_vain_retries() -> Iterator[None]:
+    """Let errors that no retry can mend end the task at once, whatever its ``retries``."""
+    try:
+        yield
+    except OsaiError as error:
+        if error.retryable:
+            raise
+        raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+
+
+def started_at(context: Context) -> float:
+    """Return when this try of the task started, in seconds since the epoch; a deferral does not change it."""
+    started: datetime | None = context["ti"].start_date
+    return started.timestamp() if started else time.time()
+
+
+class OsaiOperator(BaseOperator):
+    """Runs one flow against OSAI and returns its value.
+
+    :param osai_conn_id: the connection's id.
+    :param multiple_outputs: whether each key of the returned dict is an XCom of its own, so that a later task can take
+        ``task.output["model_id"]``.
+    """
+
+    template_fields: Sequence[str] = ("osai_conn_id",)
+    ui_color = "#d9f2ec"
+
+    def __init__(
+        self, *, osai_conn_id: str = OsaiHook.default_conn_name, multiple_outputs: bool = True, **kwargs: Any
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.osai_conn_id = osai_conn_id
+
+    def build_flow(self, calls: Calls) -> Flow[dict[str, Any]]:
+        """Return what this operator does."""
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+        """Run the flow; see the class."""
+        with no_vain_retries(), self.hook.get_conn() as client:
+            return run(self.build_flow(client.calls), client.send)
+
+    @cached_property
+    def hook(self) -> OsaiHook:
+        """The hook of this task's connection."""
+        return OsaiHook(self.osai_conn_id)

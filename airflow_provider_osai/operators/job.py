@@ -1,0 +1,252 @@
+"""The one operator that submits a job, waits for it and reports it; the concrete ones only say which job."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from abc import abstractmethod
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+
+from airflow.providers.common.compat.sdk import conf
+from airflow.sdk.exceptions import TaskDeferralTimeout
+
+from airflow_provider_osai.api.errors import (
+    OsaiArgumentError,
+    OsaiError,
+    OsaiJobCancelled,
+    OsaiJobLost,
+    OsaiJobTimeout,
+)
+from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.jobs.event import JobEvent, Outcome
+from airflow_provider_osai.jobs.flow import Flow, run
+from airflow_provider_osai.jobs.lifecycle import Watch, adopt_or_submit, cancel, look, outcome, submit, wait
+from airflow_provider_osai.jobs.pace import Pace
+from airflow_provider_osai.jobs.reference import Owner
+from airflow_provider_osai.jobs.report import Reporter
+from airflow_provider_osai.links.portal import OsaiPortalLink
+from airflow_provider_osai.operators.base import OsaiOperator, no_vain_retries, started_at
+from airflow_provider_osai.triggers.job import OsaiJobTrigger
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_osai.api.client import OsaiClient
+    from airflow_provider_osai.api.models import Job
+    from airflow_provider_osai.api.requests import JobRequest
+
+__all__ = ["OsaiJobOperator"]
+
+T = TypeVar("T")
+
+GRACE = 300.0
+"""Seconds after the deadline at which Airflow itself ends a deferral, in case no triggerer runs."""
+SLICE = 0.5
+"""Seconds after which a sleeping task notices that it was killed."""
+
+
+class OsaiJobOperator(OsaiOperator):
+    """Submits a job to OSAI, waits for its end and returns references to what it made.
+
+    Returns ``kind``, ``job_id``, ``state``, the ids that the job made (``model_id``, ``dataset_id``, ``conversion_id``,
+    ``device_id``) and ``metrics``; each is also an XCom of its own. Right after submission it pushes the XCom
+    ``job_id`` and the portal link. The time limit is the task's ``execution_timeout``, counted from its start: then the
+    job is cancelled.
+
+    :param osai_conn_id: the connection's id.
+    :param deferrable: wait in the triggerer, without holding a worker. Default: Airflow's
+        ``[operators] default_deferrable``.
+    :param wait_for_completion: ``False``: return right after submission; an ``OsaiJobSensor`` can wait later.
+    :param poll_interval: seconds between two looks at the job at the most; while it is young or nearly done they are
+        closer together.
+    :param durable: a retry of the task adopts the job that an earlier try left running, where the API can list jobs.
+        ``False``: every try submits anew.
+    :param cancel_on_kill: cancel the job when the task is killed while a worker runs it.
+    :param max_unreachable: seconds for which OSAI may be out of reach before the task gives up waiting. The job is not
+        cancelled then.
+    :raises OsaiJobFailed: if the job failed.
+    :raises OsaiJobCancelled: if it was cancelled.
+    :raises OsaiJobTimeout: if it had not ended at the task's ``execution_timeout``.
+    :raises OsaiJobLost: if it was out of sight for too long.
+    :raises AirflowFailException: if no retry can help: a bad value, a refused token or request, a contract that does
+        not fit. Its cause is the OsaiError.
+    """
+
+    operator_extra_links = (OsaiPortalLink(),)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
+
+    def __init__(
+        self,
+        *,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        wait_for_completion: bool = True,
+        poll_interval: float = 30.0,
+        durable: bool = True,
+        cancel_on_kill: bool = True,
+        max_unreachable: float = 3600.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.deferrable = deferrable
+        self.wait_for_completion = wait_for_completion
+        self.poll_interval = poll_interval
+        self.durable = durable
+        self.cancel_on_kill = cancel_on_kill
+        self.max_unreachable = max_unreachable
+        self._job: tuple[JobKind, str] | None = None
+        self._killed = False
+
+    @abstractmethod
+    def build_request(self) -> JobRequest:
+        """Return what OSAI is asked to do; raise OsaiArgumentError on a bad value."""
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Submit or adopt the job, then wait for it here or in the triggerer."""
+        with no_vain_retries():
+            request = self.build_request()
+            watch = self._watch(context)
+            # A trigger that cannot be written down must be found before there is a job that nobody waits for.
+            json.dumps(self._trigger(request.kind, "", watch).serialize())
+            with self.hook.get_conn() as client:
+                job = self._submit(client, request, context)
+                return self._conclude(client, job, watch) if self.wait_for_completion else job.references()
+
+    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
+        """Go on after the trigger fired: what counts is what OSAI says of the job now, not the event."""
+        with no_vain_retries():
+            told = JobEvent.read(event)
+            kind = JobKind.parse(told.kind)
+            self._job = (kind, told.job_id)
+            with self.hook.get_conn() as client:
+                job = self._run(client, look(client.calls, kind, told.job_id))
+                if told.outcome is Outcome.DEADLINE and not job.is_terminal:
+                    job = self._stop(client, kind, told.job_id)
+                return self._conclude(client, job, self._watch(context), told)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Resume the task. If Airflow ended the deferral, because no triggerer did, stop the job: its time is over."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralTimeout:
+            ti = context["ti"]
+            job_id = ti.xcom_pull(task_ids=ti.task_id, key="job_id", map_indexes=ti.map_index)
+            if not job_id:
+                raise
+            with no_vain_retries(), self.hook.get_conn() as client:
+                self._job = (self.build_request().kind, str(job_id))
+                return self._conclude(client, self._stop(client, *self._job), self._watch(context))
+
+    def on_kill(self) -> None:
+        """Cancel the job, if there is one and it has not ended.
+
+        It may run in a signal handler, amid whatever the task was doing, so it uses a client of its own and no retries.
+        """
+        self._killed = True
+        if self._job is None or not self.cancel_on_kill:
+            return
+        try:
+            with self.hook.get_conn(patience=0) as client:
+                run(cancel(client.calls, *self._job), client.send)
+        except OsaiError as error:
+            self.log.error("Could not cancel OSAI %s job %s, look into the portal: %s", *self._job, error)
+
+    def _submit(self, client: OsaiClient, request: JobRequest, context: Context) -> Job:
+        ti = context["ti"]
+        map_index = -1 if ti.map_index is None else ti.map_index
+        owner = Owner(ti.dag_id, ti.run_id, ti.task_id, map_index, ti.max_tries)
+        flow = (
+            adopt_or_submit(client.calls, request, lambda failed: owner.reference(request, failed))
+            if self.durable
+            else submit(client.calls, request, f"{owner.reference(request)}-{ti.try_number}")
+        )
+        job = self._run(client, flow)
+        self._job = (job.kind, job.id)
+        if self._killed:  # the kill came while there was no id to cancel by
+            self.on_kill()
+        self._go_on()
+        self.log.info("OSAI %s job %s is %s", job.kind, job.id, job.state)
+        ti.xcom_push(key="job_id", value=job.id)
+        ti.xcom_push(key=OsaiPortalLink().xcom_key, value=OsaiPortalLink.url(client.settings, job))
+        return job
+
+    def _conclude(self, client: OsaiClient, job: Job, watch: Watch, told: JobEvent | None = None) -> dict[str, Any]:
+        """Wait for the job if it lives, and return its references if it succeeded."""
+        if not job.is_terminal and self.deferrable:
+            self._defer(job, watch, told.once_more() if told else 0)
+        if not job.is_terminal:
+            try:
+                job = self._run(client, wait(client.calls, job.kind, job.id, watch))
+            except OsaiJobTimeout:
+                job = self._stop(client, job.kind, job.id)
+        done = outcome(job).references()
+        self.log.info("OSAI %s job %s succeeded: %s", job.kind, job.id, json.dumps(done["metrics"]))
+        return done
+
+    def _stop(self, client: OsaiClient, kind: JobKind, job_id: str) -> Job:
+        """Stop a job whose time is over and raise OsaiJobTimeout; return the job if it ended just before."""
+        try:
+            job = self._run(client, cancel(client.calls, kind, job_id))
+        except OsaiError as error:
+            fate = f"it could not be stopped and may go on and cost money, look into the portal: {error}"
+        else:
+            if job.is_terminal:
+                return job
+            fate = "it was told to stop"
+        msg = f"it had not ended when the task's execution_timeout of {self.execution_timeout} was over; {fate}"
+        raise OsaiJobTimeout(msg, kind=kind, job_id=job_id)
+
+    def _defer(self, job: Job, watch: Watch, deferrals: int) -> NoReturn:
+        left = None if watch.deadline is None else max(0.0, watch.deadline - time.time()) + GRACE
+        self.defer(
+            trigger=self._trigger(job.kind, job.id, watch, deferrals),
+            method_name="execute_complete",
+            timeout=None if left is None else timedelta(seconds=left),
+        )
+
+    def _trigger(self, kind: JobKind, job_id: str, watch: Watch, deferrals: int = 0) -> OsaiJobTrigger:
+        return OsaiJobTrigger(
+            osai_conn_id=self.osai_conn_id,
+            kind=kind.value,
+            job_id=job_id,
+            since=watch.since,
+            deadline=watch.deadline,
+            poll_interval=watch.pace.longest,
+            max_unreachable=watch.max_unreachable,
+            deferrals=deferrals,
+        )
+
+    def _watch(self, context: Context) -> Watch:
+        """Say how this task waits, from now on, up to its ``execution_timeout`` after its start."""
+        for name in ("poll_interval", "max_unreachable"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
+                raise OsaiArgumentError(f"{name} = {value!r}: a number of seconds above 0 is needed")
+        now = time.time()
+        limit = self.execution_timeout.total_seconds() if self.execution_timeout else None
+        return Watch(
+            since=now,
+            deadline=None if limit is None else started_at(context) + limit,
+            pace=Pace(float(self.poll_interval)),
+            max_unreachable=float(self.max_unreachable),
+            observe=Reporter(self.log, since=now),
+        )
+
+    def _run(self, client: OsaiClient, flow: Flow[T]) -> T:
+        return run(flow, client.send, self._sleep)
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep in slices, since a signal's handler does not end a sleep."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            time.sleep(min(left, SLICE))
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._killed or self._job is None:
+            return
+        kind, job_id = self._job
+        if self.cancel_on_kill:
+            raise OsaiJobCancelled("the task was killed, and the job told to stop", kind=kind, job_id=job_id)
+        raise OsaiJobLost("the task was killed; the job goes on, and a retry adopts it", kind=kind, job_id=job_id)

@@ -1,0 +1,47 @@
+"""Predictions: label a dataset with a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_osai.api.requests import PredictionMode, PredictionRequest
+from airflow_provider_osai.operators.job import OsaiJobOperator
+
+__all__ = ["OsaiPredictOperator"]
+
+
+class OsaiPredictOperator(OsaiJobOperator):
+    """Labels the images of a dataset with a model, in the dataset itself. Returns also ``dataset_id``.
+
+    The settings are documented (docs.onestepai.com/predictor); the call itself is assumed. Further arguments: see
+    ``OsaiJobOperator``.
+
+    :param model_id: the model.
+    :param dataset_id: the dataset whose images are labelled.
+    :param min_confidence: labels below it are dropped, 0 to 1, default 0.5.
+    :param mode: ``all`` images (default), ``replace``: all images, and old labels are replaced, or ``unannotated``:
+        only images without annotations.
+    """
+
+    template_fields = ("model_id", "dataset_id", "min_confidence", "mode", *OsaiJobOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        model_id: str,
+        dataset_id: str,
+        min_confidence: float = 0.5,
+        mode: str = PredictionMode.ALL.value,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model_id = model_id
+        self.dataset_id = dataset_id
+        self.min_confidence = min_confidence
+        self.mode = mode
+
+    def build_request(self) -> PredictionRequest:
+        """Return the prediction to ask for."""
+        return PredictionRequest(
+            model_id=self.model_id, dataset_id=self.dataset_id, min_confidence=self.min_confidence, mode=self.mode
+        )
