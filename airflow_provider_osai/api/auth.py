@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from pydantic import SecretStr
 
-__all__ = ["OsaiAuth"]
+__all__ = ["OsaiAuth", "SignInRefused"]
 
 RENEW_AT = 0.9
 """Share of a JWT's life after which it is renewed."""

@@ -15,7 +15,7 @@ from airflow_provider_osai.api.contract import Contract, Endpoint, folded
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError
 from airflow_provider_osai.api.models import JobState
 
-__all__ = ["rebind"]
+__all__ = ["Binding", "rebind"]
 
 FieldName = Annotated[str, StringConstraints(pattern=r"^[^\s.]+(\.[^\s.]+)*$")]
 
@@ -85,6 +85,8 @@ def _bound(contract: Contract, name: str, value: Any) -> Endpoint | None:
         response_names={**endpoint.response_names, **binding.response},
     )
     _known(name, "path", bound.placeholders, endpoint.sent_fields)
+    for field in set(binding.request) & set(bound.placeholders):
+        raise _wrong(name, f"request renames {field!r}, which the path holds; take it out of one of the two")
     if re.search(r"[{}]", re.sub(r"{\w+}", "", bound.path)):
         raise _wrong(name, f"path {bound.path!r} has a brace that is not part of a {{name}}")
     # What the default path carries travels as an ordinary field where the new path has no place for it.

@@ -50,7 +50,7 @@ class JobEvent(BaseModel):
         outcomes: dict[type[Exception], Outcome] = {OsaiJobTimeout: Outcome.DEADLINE, OsaiJobLost: Outcome.LOST}
         said = f"{type(error).__name__}: {error}" if isinstance(error, OsaiError) else type(error).__name__
         outcome = outcomes.get(type(error), Outcome.ERROR)
-        return cls(kind=kind, job_id=job_id, outcome=outcome, message=said, deferrals=deferrals)
+        return cls(kind=str(kind), job_id=str(job_id), outcome=outcome, message=said, deferrals=deferrals)
 
     @classmethod
     def read(cls, payload: Any) -> JobEvent:
