@@ -1,0 +1,66 @@
+"""A signed-in client, and a clock that only moves when it is told to."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from airflow_provider_osai.sandbox import Sandbox, SandboxState
+from tests.conftest import CANARY
+from tests.sandbox.client import Api, shades
+
+
+class Clock:
+    """Seconds since the epoch, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def state(clock: Clock) -> Iterator[SandboxState]:
+    """A state without workers: what is queued stays queued."""
+    numbers = itertools.count(1)
+    with SandboxState(access_token="right", workers=0, clock=clock, new_id=lambda: f"id{next(numbers)}") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Sandbox]:
+    """One server for all tests of a module; ask for ``sandbox``, which is as good as new."""
+    with Sandbox(access_token=CANARY) as server:
+        yield server
+
+
+@pytest.fixture
+def sandbox(running: Sandbox) -> Sandbox:
+    """A running OSAI that knows nothing yet."""
+    running.control.reset()
+    return running
+
+
+@pytest.fixture
+def api(sandbox: Sandbox) -> Iterator[Api]:
+    with Api(sandbox) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def trained() -> Iterator[Any]:
+    """A client whose sandbox has a model that tells dark from light, with ``model_id`` and ``dataset_id``."""
+    with Sandbox() as running, Api(running) as client:
+        client.dataset_id = client.dataset(shades())
+        client.training = client.train(client.dataset_id)
+        client.model_id = client.training["result"]["modelId"]
+        yield client

@@ -1,0 +1,193 @@
+"""What the six kinds of job do, seen from the API."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from PIL import Image
+
+from tests.sandbox.client import png, shades
+
+
+def test_training_reports_model_metrics_and_history(trained):
+    """A training's end has all that a gate or a chart needs."""
+    job = trained.training
+    model = trained.ok("GET", f"/Models/{trained.model_id}")
+    assert job["status"] == "succeeded"
+    assert job["progress"] == 1.0
+    assert len(job["history"]) == 20
+    assert job["result"]["metrics"]["accuracy"] == 1.0
+    assert model["metrics"] == job["result"]["metrics"]
+    assert (model["name"], model["modelType"]) == ("m", "classification")
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ({}, "nothing to train on"),
+        ({"dark": [png()] * 3}, "at least 2"),
+        ({"a": [png()] * 3, "b": [png(1)]}, "b has 1"),
+    ],
+    ids=["no images", "one category", "one image"],
+)
+def test_training_on_too_little_fails_and_says_why(api, images, message):
+    """The job fails, not the request: the API only sees it when it works."""
+    job = api.train(api.dataset(images))
+    assert job["status"] == "failed"
+    assert message in job["message"]
+    assert job["result"] is None
+
+
+def test_training_on_several_datasets_learns_their_categories_by_name(api):
+    """The same name is the same category."""
+    images = shades(4)
+    ids = [api.dataset(images), api.dataset(images), api.dataset({"mid": [png(120 + i) for i in range(4)]})]
+    job = api.run("Trainings", datasetIds=ids, modelName="m", parameters={"epochs": 1})
+    assert job["result"]["metrics"] | {"images": 20, "categories": 3} == job["result"]["metrics"]
+
+
+def test_training_names_the_parameters_that_it_ignored(api):
+    """Nobody is left to believe that they had an effect."""
+    job = api.train(api.dataset(shades(3)), epochs=1, momentum=0.9)
+    assert job["status"] == "succeeded"
+    assert "momentum" in job["message"]
+
+
+def test_detection_models_are_simulated_and_say_so(api):
+    """So is everything that is made of them."""
+    dataset_id = api.dataset(shades(3))
+    training = api.run("Trainings", datasetIds=[dataset_id], modelName="m", modelType="detection")
+    model_id = training["result"]["modelId"]
+    converted = api.run("Conversions", modelId=model_id, target="onnx")
+    predicted = api.run("Predictions", modelId=model_id, datasetId=dataset_id)
+    assert all("simulated" in job["message"] for job in (training, converted, predicted))
+
+
+def test_running_training_is_cancelled_at_its_next_epoch(api):
+    """The history ends where it was stopped, and there is no model."""
+    dataset_id = api.dataset(shades(3))
+    job_id = api.ok("POST", "/Trainings", json={
+        "datasetIds": [dataset_id], "modelName": "m", "parameters": {"epochs": 10_000},
+    })["id"]  # fmt: skip
+    while not api.ok("GET", f"/Trainings/{job_id}")["history"]:
+        pass
+    api.ok("POST", f"/Trainings/{job_id}/Cancel")
+    job = api.ended("Trainings", job_id)
+    assert job["status"] == "cancelled"
+    assert 0 < job["progress"] < 1
+    assert job["result"] is None
+
+
+def test_retraining_makes_a_new_model_of_the_old(trained):
+    """The old one stays."""
+    body = {"modelId": trained.model_id, "datasetIds": [trained.dataset_id], "modelName": "m2"}
+    job = trained.run("Retrainings", **body, parameters={"epochs": 2})
+    assert len(job["history"]) == 2
+    assert job["result"]["modelId"] != trained.model_id
+    assert job["result"]["metrics"]["accuracy"] == 1.0
+    assert trained.ok("GET", f"/Models/{job['result']['modelId']}")["name"] == "m2"
+
+
+def test_conversion_to_an_unsupported_target_fails_with_the_vendors_word(trained):
+    """OSAI marks impossible conversions UNSUPPORTED."""
+    job = trained.run("Conversions", modelId=trained.model_id, target="unsupported")
+    assert job["status"] == "failed"
+    assert "UNSUPPORTED" in job["message"]
+
+
+def test_conversion_to_other_targets_is_simulated_and_can_be_downloaded(trained):
+    """The file says what it is."""
+    job = trained.run("Conversions", modelId=trained.model_id, target="Jetson")
+    answer = trained.get(f"/Models/{trained.model_id}/Download", params={"target": "jetson"})
+    assert "simulated" in job["message"]
+    assert b"simulated" in answer.content
+    assert job["result"]["metrics"]["bytes"] == len(answer.content)
+
+
+def test_download_of_what_was_not_converted_is_not_found(trained):
+    """The message says what there is."""
+    answer = trained.get(f"/Models/{trained.model_id}/Download", params={"target": "coral"})
+    assert answer.status_code == 404
+    assert "coral" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("resource", ["Conversions", "Retrainings", "Predictions"])
+def test_job_on_an_unknown_model_is_not_found(trained, resource):
+    """Such a job is never queued."""
+    bodies = {
+        "Conversions": {"target": "onnx"},
+        "Retrainings": {"datasetIds": [trained.dataset_id], "modelName": "m"},
+        "Predictions": {"datasetId": trained.dataset_id},
+    }
+    assert trained.post(f"/{resource}", json={"modelId": "nobody", **bodies[resource]}).status_code == 404
+
+
+def test_prediction_of_unannotated_images_leaves_the_others_alone(trained):
+    """Only images without any annotation get a label."""
+    dataset_id = trained.dataset({"light": [png(20)], "": [png(15), png(200)]})
+    job = trained.run("Predictions", modelId=trained.model_id, datasetId=dataset_id, mode="unannotated")
+    images = trained.sandbox.control.images(dataset_id)
+    assert job["result"]["metrics"] | {"images": 3, "labelled": 2, "skipped": 1} == job["result"]["metrics"]
+    assert [[label["name"] for label in image["labels"]] for image in images] == [[], ["dark"], ["light"]]
+
+
+def test_prediction_of_all_images_adds_labels_and_is_measured_on_what_is_known(trained):
+    """What the user said stays, and is what accuracy is measured by."""
+    dataset_id = trained.dataset({"light": [png(20), png(210)]})
+    job = trained.run("Predictions", modelId=trained.model_id, datasetId=dataset_id, mode="all")
+    images = trained.sandbox.control.images(dataset_id)
+    assert job["result"]["metrics"]["accuracy"] == 0.5
+    assert [image["category"] for image in images] == ["light", "light"]
+    assert [image["labels"][0]["name"] for image in images] == ["dark", "light"]
+
+
+def test_prediction_that_replaces_leaves_only_its_own_labels(trained):
+    """Old labels go, the user's too."""
+    dataset_id = trained.dataset({"light": [png(20)]})
+    for _ in range(2):
+        trained.run("Predictions", modelId=trained.model_id, datasetId=dataset_id, mode="replace")
+    (image,) = trained.sandbox.control.images(dataset_id)
+    assert image["category"] == "dark"
+    assert len(image["labels"]) == 1
+
+
+def test_prediction_below_the_confidence_asked_for_writes_no_label(trained):
+    """No model is ever wholly sure."""
+    dataset_id = trained.dataset({"": [png(20), png(128)]})
+    job = trained.run("Predictions", modelId=trained.model_id, datasetId=dataset_id, minConfidence=1.0)
+    assert job["result"]["metrics"]["labelled"] == 0
+    assert not any(image["labels"] for image in trained.sandbox.control.images(dataset_id))
+
+
+def test_manipulation_makes_a_new_larger_dataset(trained):
+    """Categories go with their images; the source stays as it is."""
+    body = {"datasetId": trained.dataset_id, "name": "more", "operations": [{"type": "rotation", "generate": 2}]}
+    job = trained.run("Manipulations", **body)
+    made = trained.ok("GET", f"/Datasets/{job['result']['datasetId']}")
+    images = trained.sandbox.control.images(made["id"])
+    assert (made["name"], made["imageCount"], made["locked"]) == ("more", 72, False)
+    assert {image["category"] for image in images} == {"dark", "light"}
+    assert trained.ok("GET", f"/Datasets/{trained.dataset_id}")["imageCount"] == 24
+
+
+def test_manipulation_writes_real_images(trained):
+    """What was resized has its new size on the disk."""
+    operations = [{"type": "resize", "width": 5, "height": 3}]
+    job = trained.run("Manipulations", datasetId=trained.dataset_id, name="small", operations=operations)
+    path = next((trained.sandbox.state.folder / job["result"]["datasetId"]).iterdir())
+    assert Image.open(io.BytesIO(path.read_bytes())).size == (5, 3)
+
+
+def test_manipulation_that_fails_leaves_no_dataset_behind(trained):
+    """Half a dataset is of no use."""
+    body = {"datasetId": trained.dataset_id, "name": "broken", "operations": [{"type": "rotation", "angle": 999}]}
+    assert trained.run("Manipulations", **body)["status"] == "failed"
+    assert trained.ok("GET", "/Datasets", params={"name": "broken"}) == []
+
+
+def test_device_rental_is_simulated_and_says_so(trained):
+    """There are no devices in a sandbox."""
+    job = trained.run("DeviceRentals", device="jetson-nano", duration=60)
+    assert job["result"]["deviceId"]
+    assert "simulated" in job["message"]
