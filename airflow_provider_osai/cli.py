@@ -1,0 +1,42 @@
+"""The command line ``osai-airflow``: a local OSAI to develop against, and a demo on it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+__all__ = ["main"]
+
+COMMANDS: Final = {
+    "demo": ("airflow_provider_osai.demo.story", "retrain a model end to end, in a whole Airflow against a local OSAI"),
+    "sandbox": ("airflow_provider_osai.sandbox.__main__", "run a local OSAI that really trains, until Ctrl-C"),
+}
+"""Module with a ``main(arguments)``, and what it does. A module is imported only when its command is given."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``osai-airflow`` with *arguments* (default: those of the process) and return its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] not in COMMANDS:
+        return _help(wrong=bool(given) and given[0] not in ("-h", "--help"))
+    module, _ = COMMANDS[given[0]]
+    try:
+        command = importlib.import_module(module).main
+    except ModuleNotFoundError as missing:
+        sys.stderr.write(f"{missing}; install airflow-provider-osai[sandbox]\n")
+        return 1
+    code: int = command(given[1:])
+    return code
+
+
+def _help(*, wrong: bool) -> int:
+    lines = [f"  {name:<10}{what}" for name, (_, what) in COMMANDS.items()]
+    text = "\n".join(["usage: osai-airflow COMMAND [OPTION ...]; COMMAND --help tells its options", "", *lines, ""])
+    (sys.stderr if wrong else sys.stdout).write(text)
+    return 2 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""A migrated database and Dags run in one process, for what needs Airflow but not its daemons."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.conftest import DAGS, ROOT
+
+
+@pytest.fixture(scope="session")
+def dagbag():
+    """The tests' own Dags and the examples, parsed in a Dags folder, with a database behind them."""
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.utils.db import initdb
+
+    initdb()
+    shutil.copytree(ROOT / "example_dags", DAGS, dirs_exist_ok=True)
+    shutil.copytree(Path(__file__).parent / "dags", DAGS, dirs_exist_ok=True)
+    bag = DagBag(DAGS)
+    assert not bag.import_errors
+    return bag
+
+
+@dataclass
+class Ran:
+    """A finished Dag run."""
+
+    run: Any
+
+    @property
+    def state(self) -> str:
+        return str(self.run.state)
+
+    @property
+    def tasks(self) -> dict[str, str]:
+        """State by task id; mapped ones as ``task[0]``."""
+        tis = self.run.get_task_instances()
+        return {t.task_id if t.map_index < 0 else f"{t.task_id}[{t.map_index}]": str(t.state) for t in tis}
+
+    def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            query = XComModel.get_many(
+                run_id=self.run.run_id, key=key, task_ids=task_id, dag_ids=self.run.dag_id, map_indexes=map_index
+            )
+            row = session.execute(query).first()
+        return XComModel.deserialize_value(row[0] if row else SimpleNamespace(value=None))
+
+
+@pytest.fixture
+def run_dag(dagbag):
+    """Run a Dag to its end, triggers inline."""
+
+    def run(dag_id: str, **conf: object) -> Ran:
+        return Ran(dagbag.dags[dag_id].test(run_conf=conf))
+
+    return run
+
+
+@dataclass
+class FakeTaskInstance:
+    """What operators use of a task instance; XComs are kept in a dict."""
+
+    task_id: str = "task"
+    dag_id: str = "dag"
+    run_id: str = "run"
+    map_index: int = -1
+    try_number: int = 1
+    max_tries: int = 0
+
+    def __post_init__(self) -> None:
+        self.start_date = datetime.now(UTC)
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.xcoms[key] = value
+
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key)
+
+
+@pytest.fixture
+def ti():
+    return FakeTaskInstance()
+
+
+@pytest.fixture
+def context(ti):
+    return {"ti": ti}

@@ -1,0 +1,309 @@
+"""What all job operators do, on one of them: submit once, wait, tell the truth, end in the right error."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.sdk.exceptions import TaskDeferralError
+
+from airflow_provider_osai.api.errors import (
+    OsaiArgumentError,
+    OsaiAuthError,
+    OsaiJobCancelled,
+    OsaiJobFailed,
+    OsaiJobLost,
+    OsaiJobTimeout,
+    OsaiRequestError,
+)
+from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.jobs.event import JobEvent, Outcome
+from airflow_provider_osai.operators.training import OsaiTrainModelOperator
+
+FOREVER = {"timing": "reads", "reads": 10**6}
+
+
+@pytest.fixture
+def dataset(connection):
+    with OsaiHook().get_conn() as client:
+        return client.send(client.calls.create_dataset("digits")).id
+
+
+@pytest.fixture
+def make(dataset, sandbox):
+    """Make a training operator, and script what the sandbox does with its job."""
+
+    def operator(timing="immediate", **options):
+        script = {name: options.pop(name) for name in ("reads", "seconds", "end", "message", "word") if name in options}
+        sandbox.control.script("training", timing, **script)
+        defaults = {"task_id": "task", "dataset_ids": [dataset], "model_name": "m", "poll_interval": 0.05}
+        return OsaiTrainModelOperator(**defaults | options)
+
+    return operator
+
+
+@pytest.fixture
+def jobs(sandbox):
+    """The jobs that the sandbox has."""
+    return lambda: sandbox.control.record()["jobs"]
+
+
+def deferred(operator, context) -> TaskDeferred:
+    with pytest.raises(TaskDeferred) as caught:
+        operator.execute(context)
+    return caught.value
+
+
+def event(outcome: Outcome, jobs, **fields) -> dict:
+    (job,) = jobs()
+    return JobEvent(kind="training", job_id=job["id"], outcome=outcome, **fields).payload()
+
+
+class TestExecute:
+    """Up to the end of the job, or to the deferral."""
+
+    def test_job_id_and_link_are_pushed_as_soon_as_the_job_is_submitted(self, make, context, ti, sandbox, jobs):
+        """So that they show while it runs, and when it fails."""
+        with pytest.raises(OsaiJobFailed):
+            make(end="failed").execute(context)
+        (job,) = jobs()
+        assert ti.xcoms == {"job_id": job["id"], "osai_portal_link": f"{sandbox.portal_url}/trainings/{job['id']}"}
+
+    def test_a_job_that_has_already_ended_is_not_deferred_on(self, make, context):
+        """No triggerer is needed for what is known."""
+        assert make(deferrable=True).execute(context)["state"] == "succeeded"
+
+    def test_a_deferral_carries_references_only(self, make, context, logged, jobs):
+        """No token, no JWT."""
+        defer = deferred(make(**FOREVER, deferrable=True, execution_timeout=timedelta(hours=1)), context)
+        path, arguments = defer.trigger.serialize()
+        assert arguments["job_id"] == jobs()[0]["id"]
+        assert "canary" not in repr(defer.trigger) + repr(defer.kwargs)
+        assert defer.timeout > timedelta(hours=1)
+        assert arguments["deadline"] == pytest.approx(context["ti"].start_date.timestamp() + 3600)
+
+    @pytest.mark.parametrize(("end", "error"), [("failed", OsaiJobFailed), ("cancelled", OsaiJobCancelled)])
+    def test_every_bad_end_has_its_error_with_osais_reason(self, make, context, end, error):
+        """And leaves Airflow's retries to work."""
+        with pytest.raises(error, match="out of memory"):
+            make("reads", reads=2, end=end, message="out of memory").execute(context)
+
+    def test_the_deadline_counts_from_the_tasks_start_and_stops_the_job(self, make, context, ti, jobs):
+        """Not from when the waiting began."""
+        ti.start_date = datetime.now(UTC) - timedelta(minutes=10)
+        with pytest.raises(OsaiJobTimeout, match=r"execution_timeout of 0:05:00 was over; it was told to stop"):
+            make(**FOREVER, execution_timeout=timedelta(minutes=5)).execute(context)
+        assert jobs()[0]["state"] == "cancelled"
+
+    def test_a_job_that_cannot_be_stopped_is_said_to_go_on(self, make, context, ti, connection, jobs):
+        """Somebody must look into the portal."""
+        connection(contract={"training.cancel": None})
+        ti.start_date = datetime.now(UTC) - timedelta(minutes=10)
+        with pytest.raises(OsaiJobTimeout, match="could not be stopped.*portal"):
+            make(**FOREVER, execution_timeout=timedelta(minutes=5)).execute(context)
+        assert jobs()[0]["state"] == "running"
+
+    def test_an_outage_too_long_loses_the_job_and_leaves_it_running(self, make, context, sandbox, jobs):
+        """A retry adopts it."""
+        sandbox.control.fault("html", "training.get", times=10**6)
+        with pytest.raises(OsaiJobLost, match="not cancelled"):
+            make(**FOREVER, max_unreachable=0.2).execute(context)
+        assert jobs()[0]["state"] in ("queued", "running")
+
+
+class TestRetry:
+    """One live job for each task, whatever is tried."""
+
+    def test_a_retry_adopts_the_job_that_an_earlier_try_left_running(self, make, context, ti, jobs):
+        """After a crash."""
+        deferred(make(**FOREVER, deferrable=True), context)
+        ti.try_number = 2
+        deferred(make(**FOREVER, deferrable=True), context)
+        assert len(jobs()) == 1
+
+    def test_a_retry_after_a_failed_job_submits_a_new_one(self, make, context, jobs):
+        """That is what retries are for."""
+        with pytest.raises(OsaiJobFailed):
+            make(end="failed").execute(context)
+        assert make().execute(context)["state"] == "succeeded"
+        assert sorted(job["state"] for job in jobs()) == ["failed", "succeeded"]
+
+    @pytest.mark.parametrize("change", [{"run_id": "r2"}, {"map_index": 0}, {"max_tries": 1}, {"task_id": "t2"}])
+    def test_another_run_map_index_or_a_cleared_task_gets_its_own_job(self, make, context, ti, jobs, change):
+        """Never the result of another."""
+        make().execute(context)
+        for name, value in change.items():
+            setattr(ti, name, value)
+        make().execute(context)
+        assert len(jobs()) == 2
+
+    def test_without_durability_every_try_submits(self, make, context, ti, jobs):
+        """If the user wants it so."""
+        for ti.try_number in (1, 2):
+            make(durable=False).execute(context)
+        assert len(jobs()) == 2
+
+    @pytest.mark.parametrize("fault", ["reset", "reset_before", "status", "malformed"])
+    def test_a_submission_that_breaks_leaves_exactly_one_job(self, make, context, sandbox, jobs, fault):
+        """Before or after OSAI accepted it."""
+        sandbox.control.fault(fault, "training.submit")
+        assert make().execute(context)["state"] == "succeeded"
+        assert len(jobs()) == 1
+
+
+class TestResume:
+    """What OSAI says counts, not the event."""
+
+    @pytest.mark.parametrize("outcome", list(Outcome))
+    def test_a_job_that_succeeded_is_a_success_whatever_the_event_says(self, make, context, jobs, outcome):
+        """A deadline's event may arrive late."""
+        make().execute(context)
+        done = make().execute_complete(context, event(outcome, jobs, state="failed"))
+        assert done["state"] == "succeeded"
+
+    def test_an_event_that_claims_success_of_a_running_job_defers_again(self, make, context, jobs):
+        """Success is never taken from a messenger."""
+        operator = make(**FOREVER, deferrable=True)
+        deferred(operator, context)
+        with pytest.raises(TaskDeferred) as again:
+            operator.execute_complete(context, event(Outcome.ENDED, jobs, state="succeeded"))
+        assert again.value.trigger.deferrals == 1
+
+    def test_a_deadlines_event_stops_the_job(self, make, context, jobs):
+        """The worker cancels; the trigger only reads."""
+        operator = make(**FOREVER, deferrable=True)
+        deferred(operator, context)
+        with pytest.raises(OsaiJobTimeout, match="told to stop"):
+            operator.execute_complete(context, event(Outcome.DEADLINE, jobs))
+        assert jobs()[0]["state"] == "cancelled"
+
+    def test_a_trigger_that_always_stops_does_not_defer_for_ever(self, make, context, jobs):
+        """Five times."""
+        operator = make(**FOREVER, deferrable=True)
+        deferred(operator, context)
+        with pytest.raises(OsaiJobLost, match="its trigger stopped 6 times"):
+            operator.execute_complete(context, event(Outcome.ERROR, jobs, deferrals=5, message="KeyError"))
+
+    def test_a_deferral_that_airflow_ended_stops_the_job(self, make, context, jobs):
+        """No triggerer ran until after the deadline."""
+        operator = make(**FOREVER, deferrable=True)
+        deferred(operator, context)
+        with pytest.raises(OsaiJobTimeout, match="told to stop"):
+            operator.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
+        assert jobs()[0]["state"] == "cancelled"
+
+    def test_a_trigger_that_died_fails_the_task_and_not_the_job(self, make, context, jobs):
+        """A retry adopts it."""
+        operator = make(**FOREVER, deferrable=True)
+        deferred(operator, context)
+        with pytest.raises(TaskDeferralError):
+            operator.resume_execution("__fail__", {"error": "Trigger failure"}, context)
+        assert jobs()[0]["state"] in ("queued", "running")
+
+    def test_what_is_no_event_fails_for_good(self, make, context):
+        """And is not taken for success."""
+        with pytest.raises(AirflowFailException, match="OsaiContractError"):
+            make().execute_complete(context, {"status": "success"})
+
+
+class TestKill:
+    """What happens to the job when the task is killed on a worker."""
+
+    def killed(self, operator, context, jobs):
+        """Kill the task as soon as its job is there."""
+        stop = threading.Event()
+
+        def kill():
+            while not stop.is_set() and not (jobs() and operator._job):
+                stop.wait(0.01)
+            operator.on_kill()
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        try:
+            return operator.execute(context)
+        finally:
+            stop.set()
+            killer.join()
+
+    def test_the_job_is_cancelled_and_the_task_does_not_succeed(self, make, context, jobs):
+        """A killed task never ends in success."""
+        with pytest.raises(OsaiJobCancelled):
+            self.killed(make(**FOREVER), context, jobs)
+        assert jobs()[0]["state"] == "cancelled"
+
+    def test_with_cancel_on_kill_off_the_job_lives(self, make, context, jobs):
+        """The retry adopts it."""
+        with pytest.raises(OsaiJobLost, match="adopts it"):
+            self.killed(make(**FOREVER, cancel_on_kill=False), context, jobs)
+        assert jobs()[0]["state"] == "running"
+
+    def test_before_submission_there_is_nothing_to_cancel(self, make, jobs):
+        """And no error."""
+        make().on_kill()
+        assert jobs() == []
+
+    def test_a_kill_that_comes_during_submission_cancels_what_was_submitted(self, make, context, jobs):
+        """The id was not known when the signal came."""
+        operator = make(**FOREVER)
+        operator.on_kill()
+        with pytest.raises(OsaiJobCancelled):
+            operator.execute(context)
+        assert jobs()[0]["state"] == "cancelled"
+
+    def test_a_job_that_has_ended_is_left_alone(self, make, context, sandbox):
+        """Cancelling might undo what it made."""
+        operator = make()
+        operator.execute(context)
+        operator.on_kill()
+        assert "training.cancel" not in sandbox.control.record()["counts"]
+
+    def test_a_kill_during_an_outage_is_brief_and_no_error(self, make, context, sandbox, jobs):
+        """It says that somebody must look."""
+        operator = make(**FOREVER, wait_for_completion=False)
+        operator.execute(context)
+        sandbox.control.fault("status", "*", times=10**6)
+        operator.on_kill()
+
+
+class TestBadInput:
+    """Named before anything is sent, and not retried."""
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"model_name": "a b"}, "model_name = 'a b'"),
+            ({"dataset_ids": []}, "dataset_ids"),
+            ({"model_type": "poetry"}, "model_type = 'poetry'"),
+            ({"framework": "caffe"}, "framework = 'caffe'"),
+            ({"poll_interval": 0}, "poll_interval = 0"),
+            ({"poll_interval": "often"}, "poll_interval = 'often'"),
+            ({"max_unreachable": float("nan")}, "max_unreachable = nan"),
+        ],
+    )
+    def test_a_bad_value_fails_for_good_and_nothing_is_sent(self, make, context, sandbox, options, said):
+        """The cause is an OsaiError, for those who look."""
+        before = len(sandbox.control.record()["requests"])
+        with pytest.raises(AirflowFailException, match=said) as caught:
+            make(**options).execute(context)
+        assert isinstance(caught.value.__cause__, OsaiArgumentError)
+        assert len(sandbox.control.record()["requests"]) == before
+
+    def test_a_refused_token_fails_for_good(self, make, context, connection, sandbox, monkeypatch):
+        """Retrying does not mend it."""
+        operator = make()
+        monkeypatch.setenv(
+            "AIRFLOW_CONN_OSAI_DEFAULT",
+            f'{{"conn_type": "osai", "password": "x", "extra": {{"base_url": "{sandbox.base_url}"}}}}',
+        )
+        with pytest.raises(AirflowFailException) as caught:
+            operator.execute(context)
+        assert isinstance(caught.value.__cause__, OsaiAuthError)
+
+    def test_a_request_that_osai_refuses_fails_for_good(self, make, context):
+        """A dataset that is not there."""
+        with pytest.raises(AirflowFailException) as caught:
+            make(dataset_ids=["no-such"]).execute(context)
+        assert isinstance(caught.value.__cause__, OsaiRequestError)

@@ -1,0 +1,94 @@
+"""What Airflow reads of this provider."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from importlib import import_module
+from importlib.metadata import entry_points, metadata
+from pathlib import Path
+
+import airflow
+import jsonschema
+import pytest
+
+from airflow_provider_osai.api.settings import EXTRAS, REGIONS
+from airflow_provider_osai.get_provider_info import get_provider_info
+
+INFO = get_provider_info()
+CONNECTION = INFO["connection-types"][0]
+
+
+def schema(name: str) -> dict:
+    return json.loads((Path(airflow.__file__).parent / name).read_text())
+
+
+def connection_schema() -> dict:
+    """The connection-type part of the schema that Airflow holds its own providers to."""
+    whole = schema("provider.yaml.schema.json")
+    return {"definitions": whole.get("definitions", {}), **whole["properties"]["connection-types"]}
+
+
+def test_the_entry_point_leads_to_the_description():
+    """Airflow finds us by it, and refuses a package name that is not the distribution's."""
+    (entry,) = (e for e in entry_points(group="apache_airflow_provider") if "osai" in e.value)
+    assert entry.load()() == INFO
+    assert INFO["package-name"] == metadata("airflow-provider-osai")["Name"] == "airflow-provider-osai"
+
+
+def test_the_description_fits_airflows_schema():
+    """Of the installed Airflow; a description that does not fit breaks discovery for everybody."""
+    jsonschema.validate(INFO, schema("provider_info.schema.json"))
+
+
+def test_the_connection_form_fits_airflows_schema():
+    """Keys that it does not know are ignored silently, so they are checked here."""
+    jsonschema.validate(INFO["connection-types"], connection_schema())
+
+
+@pytest.mark.parametrize("key", ["ui_field_behaviour", "colour"])
+def test_the_schema_check_can_fail(key):
+    """A misspelt key inside the form is found."""
+    broken = json.loads(json.dumps(CONNECTION))
+    broken["ui-field-behaviour"][key] = {}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate([broken], connection_schema())
+
+
+def test_the_form_has_the_connections_fields_and_no_others():
+    """What the hook reads can be typed in."""
+    assert tuple(sorted(CONNECTION["conn-fields"])) == EXTRAS
+    assert CONNECTION["conn-fields"]["region"]["schema"]["enum"] == list(REGIONS)
+
+
+def test_secrets_are_typed_into_password_fields():
+    """The token into the standard one, the webhook's secret into one of its own."""
+    assert "password" not in CONNECTION["ui-field-behaviour"]["hidden-fields"]
+    assert CONNECTION["ui-field-behaviour"]["relabeling"]["password"] == "Access token"
+    assert CONNECTION["conn-fields"]["webhook_secret"]["schema"]["format"] == "password"
+
+
+def test_every_module_and_class_that_is_named_exists():
+    """And every operator module is named."""
+    for part in ("hooks", "operators", "sensors", "triggers"):
+        for module in INFO[part][0]["python-modules"]:
+            import_module(module)
+    for path in (CONNECTION["hook-class-name"], *INFO["extra-links"]):
+        module, _, name = path.rpartition(".")
+        assert hasattr(import_module(module), name)
+    folder = Path(import_module("airflow_provider_osai.operators").__file__).parent
+    resources = {p.stem for p in folder.glob("*.py")} - {"__init__", "base", "job"}
+    assert {m.rpartition(".")[2] for m in INFO["operators"][0]["python-modules"]} == resources
+
+
+def test_airflow_itself_takes_the_form():
+    """The providers manager reads hook, fields and labels."""
+    from airflow.providers_manager import ProvidersManager
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what a worker should ask instead does not exist before 3.2
+        manager = ProvidersManager()
+        manager.initialize_providers_hooks()
+        assert manager.hooks["osai"].hook_name == "OSAI"
+        assert "extra__osai__region" in manager.connection_form_widgets
+        assert manager.field_behaviours["osai"]["relabeling"] == {"password": "Access token"}

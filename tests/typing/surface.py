@@ -1,0 +1,38 @@
+"""The public surface as a user's type checker sees it. Checked by mypy, never run."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from airflow_provider_osai.api.calls import Call
+from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
+from airflow_provider_osai.api.models import Dataset, Job, JobKind, JobState, User
+from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.jobs.flow import arun, run
+from airflow_provider_osai.jobs.lifecycle import Watch, wait
+from airflow_provider_osai.operators.training import OsaiTrainModelOperator
+
+
+def blocking(hook: OsaiHook) -> None:
+    assert_type(hook.test_connection(), tuple[bool, str])
+    with hook.get_conn() as client:
+        assert_type(client, OsaiClient)
+        assert_type(client.calls.me(), Call[User])
+        assert_type(client.send(client.calls.me()), User)
+        assert_type(client.send(client.calls.find_datasets("digits")), list[Dataset])
+        job = run(wait(client.calls, JobKind.TRAINING, "7", Watch(since=0.0)), client.send)
+        assert_type(job, Job)
+        assert_type(job.state, JobState)
+        assert_type(job.references(), dict[str, Any])
+
+
+async def awaiting(hook: OsaiHook) -> None:
+    async with await hook.get_async_conn() as client:
+        assert_type(client, AsyncOsaiClient)
+        assert_type(await client.send(client.calls.me()), User)
+        assert_type(await arun(wait(client.calls, JobKind.TRAINING, "7", Watch(since=0.0)), client.send), Job)
+
+
+def operator() -> None:
+    OsaiTrainModelOperator(task_id="t", dataset_ids=["1"], model_name="m", deferrable=True, poll_interval=10)
+    OsaiTrainModelOperator(task_id="t", dataset_ids="1", model_name="m", parameters={"epochs": 3})
