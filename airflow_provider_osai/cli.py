@@ -10,7 +10,10 @@ from typing import Final
 __all__ = ["main"]
 
 COMMANDS: Final = {
-    "demo": ("airflow_provider_osai.demo.story", "retrain a model end to end, in a whole Airflow against a local OSAI"),
+    "demo": (
+        "airflow_provider_osai.demo.__main__",
+        "retrain a model end to end, in a whole Airflow against a local OSAI",
+    ),
     "sandbox": ("airflow_provider_osai.sandbox.__main__", "run a local OSAI that really trains, until Ctrl-C"),
 }
 """Module with a ``main(arguments)``, and what it does. A module is imported only when its command is given."""

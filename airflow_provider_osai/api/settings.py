@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.errors import OsaiArgumentError
@@ -42,7 +42,7 @@ class OsaiSettings(BaseModel):
     access_token: SecretStr
     region: str | None = None
     timeout: float = DEFAULT_TIMEOUT
-    contract: Contract = Contract()
+    contract: Contract = Field(default_factory=Contract)
     webhook_base_url: str | None = None
     webhook_secret: SecretStr | None = None
 

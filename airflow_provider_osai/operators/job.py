@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
-from airflow.sdk.exceptions import TaskDeferralTimeout
 
 from airflow_provider_osai.api.errors import (
     OsaiArgumentError,
@@ -20,6 +19,7 @@ from airflow_provider_osai.api.errors import (
     OsaiJobTimeout,
 )
 from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.compat import TaskDeferralTimeout
 from airflow_provider_osai.jobs.event import JobEvent, Outcome
 from airflow_provider_osai.jobs.flow import Flow, run
 from airflow_provider_osai.jobs.lifecycle import Watch, adopt_or_submit, cancel, look, outcome, submit, wait

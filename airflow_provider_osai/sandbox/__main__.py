@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m airflow_provider_osai.sandbox", description=__doc__)
+    parser = argparse.ArgumentParser(prog="osai-airflow sandbox", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="where to listen; 0 (default) takes a free port")
     parser.add_argument("--workers", type=int, default=2, help="how many jobs are worked on at once (default 2)")
     parser.add_argument("--access-token", help="the token that signs in; made up if left out")

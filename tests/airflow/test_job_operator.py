@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
-from airflow.sdk.exceptions import TaskDeferralError
 
 from airflow_provider_osai.api.errors import (
     OsaiArgumentError,
@@ -18,6 +17,7 @@ from airflow_provider_osai.api.errors import (
     OsaiJobTimeout,
     OsaiRequestError,
 )
+from airflow_provider_osai.compat import TaskDeferralError
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.event import JobEvent, Outcome
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
@@ -78,7 +78,7 @@ class TestExecute:
     def test_a_deferral_carries_references_only(self, make, context, logged, jobs):
         """No token, no JWT."""
         defer = deferred(make(**FOREVER, deferrable=True, execution_timeout=timedelta(hours=1)), context)
-        path, arguments = defer.trigger.serialize()
+        _, arguments = defer.trigger.serialize()
         assert arguments["job_id"] == jobs()[0]["id"]
         assert "canary" not in repr(defer.trigger) + repr(defer.kwargs)
         assert defer.timeout > timedelta(hours=1)

@@ -1,0 +1,242 @@
+"""A whole Airflow on a temporary home, for demos and end-to-end tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import httpx
+
+from airflow_provider_osai.demo.keeper import end_all, members
+from airflow_provider_osai.demo.rest import AirflowClient, Login, WholeAirflowError
+
+__all__ = ["WholeAirflow"]
+
+HERE: Final = Path(__file__).parent
+TAIL: Final = 2000
+"""Characters of each log that a failed start shows."""
+SETTINGS: Final[Mapping[str, object]] = {
+    "core.executor": "LocalExecutor",
+    "core.load_examples": False,
+    "core.parallelism": 4,
+    "core.test_connection": "Enabled",
+    "core.min_serialized_dag_update_interval": 1,
+    # The default asks the name server for this machine's full name, and waits for it where there is none.
+    "core.hostname_callable": "socket.gethostname",
+    # A password of our own making: the default prints one into the log, and a login of everybody fits no demo.
+    "core.simple_auth_manager_users": "admin:admin",
+    "core.simple_auth_manager_all_admins": False,
+    "api.host": "127.0.0.1",
+    "api.workers": 1,
+    # How soon a running task notices that it was killed, and at worst how late its end is noticed.
+    "workers.min_heartbeat_interval": 1,
+    # A busy small machine may need more than the default of 5 s for an answer to a task.
+    "workers.execution_api_timeout": 30,
+    "scheduler.scheduler_heartbeat_sec": 1,
+    "scheduler.scheduler_idle_sleep_time": 0.1,
+    "scheduler.trigger_timeout_check_interval": 1,
+    "scheduler.enable_health_check": False,
+    "triggerer.job_heartbeat_sec": 1,
+    "dag_processor.refresh_interval": 2,
+    "dag_processor.bundle_refresh_check_interval": 1,
+    "dag_processor.min_file_process_interval": 10,
+    "logging.colored_console_log": False,
+    "usage_data_collection.enabled": False,
+}
+
+
+class WholeAirflow(AirflowClient):
+    """Scheduler, Dag processor, triggerer and API server, from ``with`` to the end of its block.
+
+    What listens is the API server, on loopback and a free port. All processes are of one session and end with this
+    one, even if it is killed. Settings of the surrounding environment (``AIRFLOW_...``) do not reach it.
+
+    :param dags: the Dag folder.
+    :param home: Airflow's home, kept afterwards; ``None``: a temporary folder that is removed.
+    :param connections: by connection id, the fields of each: ``conn_type``, ``password``, ``extra`` ...
+    :param variables: Airflow variables.
+    :param environment: environment variables for all processes; these win over everything that is set here.
+    :param executable: the Python that has the Airflow to start.
+    :param timeout: seconds that the start may take.
+    :param grace: seconds between SIGTERM and SIGKILL at the end. A running task uses them up, since Airflow's tasks
+        answer SIGTERM with ``on_kill`` but go on; without running tasks the end takes half a second.
+    :raises WholeAirflowError: on entering, if Airflow does not become healthy; with the end of its logs.
+    """
+
+    def __init__(
+        self,
+        dags: Path,
+        home: Path | None = None,
+        connections: Mapping[str, Mapping[str, Any]] | None = None,
+        variables: Mapping[str, str] | None = None,
+        environment: Mapping[str, str] | None = None,
+        executable: str = sys.executable,
+        timeout: float = 120.0,
+        grace: float = 15.0,
+    ) -> None:
+        super().__init__(f"http://127.0.0.1:{_free_port()}", Login("admin", secrets.token_urlsafe(12)))
+        self.dags = dags.resolve()
+        self.home = home.resolve() if home else Path(tempfile.gettempdir())
+        self._temporary = home is None
+        self._connections = dict(connections or {})
+        self._variables = dict(variables or {})
+        self._environment = dict(environment or {})
+        self._executable = executable
+        self._timeout = timeout
+        self._grace = grace
+        self._keys = [secrets.token_urlsafe(64), secrets.token_urlsafe(32)]
+        self._keeper: subprocess.Popen[bytes] | None = None
+        self._leader = 0
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+            self._wait_until_healthy()
+        except BaseException:
+            # An interrupt too: from here on nobody else would stop what was started.
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def processes(self) -> list[int]:
+        """The ids of all living processes of this Airflow; empty once it is stopped."""
+        return members(self._leader) if self._leader else []
+
+    @property
+    def logs(self) -> Path:
+        """The folder of all logs: those of tasks, and below ``parts`` those of the four processes."""
+        return self.home / "logs"
+
+    def all_logs(self) -> Iterator[Path]:
+        """Yield every log file written so far."""
+        yield from sorted(path for path in self.logs.rglob("*") if path.is_file())
+
+    def stop(self) -> None:
+        """End all processes, and remove a temporary home. Does nothing the second time.
+
+        :raises WholeAirflowError: if a process survives even SIGKILL.
+        """
+        keeper, self._keeper = self._keeper, None
+        if keeper is None:
+            return
+        self._http.close()
+        try:
+            if keeper.stdin is not None:
+                keeper.stdin.close()
+            keeper.wait(self._grace + 10)
+        except subprocess.TimeoutExpired:
+            keeper.kill()
+            keeper.wait()
+        finally:
+            left = end_all(self._leader, 0)
+            if self._temporary:
+                shutil.rmtree(self.home, ignore_errors=True)
+        if left:
+            raise WholeAirflowError(f"processes {left} of Airflow could not be ended")
+
+    def _start(self) -> None:
+        if self._temporary:
+            self.home = Path(tempfile.mkdtemp(prefix="whole-airflow-"))
+        parts = self.logs / "parts"
+        parts.mkdir(parents=True, exist_ok=True)
+        passwords = self.home / "passwords.json"
+        passwords.touch(0o600)
+        passwords.write_text(json.dumps({self.login.user: self.login.password}) + "\n")
+        # -P: this folder, which has an airflow.py, must not become the first place for imports.
+        keeper = [sys.executable, "-P", str(HERE / "keeper.py"), str(os.getpid()), str(self._grace)]
+        launch = [self._executable, "-P", str(HERE / "launch.py"), str(parts)]
+        with (parts / "launch.log").open("ab") as output:
+            self._keeper = subprocess.Popen(  # noqa: S603 - our own words
+                [*keeper, str(self.home) if self._temporary else "", *launch],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env=self._env(passwords),
+                start_new_session=True,
+            )
+        self._leader = self._keeper.pid
+
+    def _env(self, passwords: Path) -> dict[str, str]:
+        settings = {
+            **SETTINGS,
+            "core.dags_folder": self.dags,
+            "core.execution_api_server_url": f"{self.url}/execution/",
+            "core.simple_auth_manager_passwords_file": passwords,
+            "database.sql_alchemy_conn": f"sqlite:///{self.home / 'airflow.db'}",
+            "api.base_url": self.url,
+            "api.port": httpx.URL(self.url).port,
+            "api.secret_key": self._keys[1],
+            "api_auth.jwt_secret": self._keys[0],
+        }
+        # Never what the surroundings say of Airflow: it could be the address of somebody's real database.
+        env = {key: value for key, value in os.environ.items() if not key.lstrip("_").startswith("AIRFLOW_")}
+        env["AIRFLOW_HOME"] = str(self.home)
+        env |= {f"AIRFLOW__{key.replace('.', '__').upper()}": str(value) for key, value in settings.items()}
+        env |= {f"AIRFLOW_CONN_{key.upper()}": json.dumps(dict(conn)) for key, conn in self._connections.items()}
+        env |= {f"AIRFLOW_VAR_{key.upper()}": value for key, value in self._variables.items()}
+        env["PYTHONPATH"] = _joined([env.get("PYTHONPATH"), *_checkout()], os.pathsep)
+        env |= dict.fromkeys(("NO_PROXY", "no_proxy"), _joined([env.get("NO_PROXY"), "127.0.0.1", "localhost"], ","))
+        return env | self._environment
+
+    def _wait_until_healthy(self) -> None:
+        if not self._poll(self._healthy, self._timeout):
+            raise WholeAirflowError(f"Airflow is not healthy after {self._timeout:g} s.\n{self._tails()}")
+
+    def _healthy(self) -> bool:
+        # The first request to the tasks' API blocks the server for 3 to 4 s, since it builds its many versions then.
+        # Let this be it, while the other parts are still starting, and not the first task's.
+        self._http.get("/execution/health", auth=None).raise_for_status()
+        health = self._http.get("/api/v2/monitor/health", auth=None).raise_for_status().json()
+        parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
+        return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
+
+    def _alive(self) -> None:
+        if self._keeper is None or self._keeper.poll() is not None:
+            raise WholeAirflowError(f"Airflow is not running.\n{self._tails()}")
+
+    def _tails(self) -> str:
+        texts = []
+        for path in sorted((self.logs / "parts").glob("*.log")):
+            text = path.read_text(errors="replace")[-TAIL:]
+            for secret in self._secrets():
+                text = text.replace(secret, "***")
+            texts.append(f"== {path.stem}\n{text.strip()}")
+        return "\n".join(texts)
+
+    def _secrets(self) -> Iterator[str]:
+        yield from (self.login.password, *self._keys)
+        for connection in self._connections.values():
+            if password := str(connection.get("password") or ""):
+                yield password
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _checkout() -> list[str]:
+    """Return the folder that holds this package, if the package is not installed: the parts need to import it too."""
+    root = Path(__file__).resolve().parents[2]
+    return [] if root.name in {"site-packages", "dist-packages"} else [str(root)]
+
+
+def _joined(parts: Iterable[str | None], separator: str) -> str:
+    return separator.join(part for part in parts if part)
