@@ -52,6 +52,10 @@ class OsaiAuth(httpx.Auth):
         self._async_lock = asyncio.Lock()
         self.sign_ins = 0
 
+    def share(self, other: OsaiAuth) -> None:
+        """Start with the sign-in that *other* has now."""
+        self._jwt, self._renew_at = other._jwt, other._renew_at
+
     # httpx asks for both flows. All they decide is below; they differ in the lock and in how a body is read.
 
     def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:

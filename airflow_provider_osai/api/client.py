@@ -174,6 +174,16 @@ class OsaiClient(_Sender):
                 raise self._failed(call, error) from error
             return self._read(call, response)
 
+    def sibling(self, timeout: float) -> OsaiClient:
+        """Return a brief client of its own that starts with this one's sign-in: for use while this one is busy.
+
+        :param timeout: as in the settings, but no longer than there. It does not retry.
+        """
+        settings = self.settings.model_copy(update={"timeout": min(timeout, self.settings.timeout)})
+        other = OsaiClient(settings, patience=0)
+        other.auth.share(self.auth)
+        return other
+
     def close(self) -> None:
         """Close the connection pool."""
         self._http.close()

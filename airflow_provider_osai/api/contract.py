@@ -8,7 +8,7 @@ this table by tests.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -27,6 +27,7 @@ from airflow_provider_osai.api.models import (
     User,
     WireModel,
 )
+from airflow_provider_osai.api.naming import folded, reach, rename
 from airflow_provider_osai.api.requests import (
     CategoryRequest,
     ConversionRequest,
@@ -38,6 +39,7 @@ from airflow_provider_osai.api.requests import (
     Request,
     RetrainingRequest,
     TrainingRequest,
+    present,
 )
 
 __all__ = ["ASSUMED", "ENDPOINTS", "JOB_REQUESTS", "RESOURCES", "STATE_WORDS", "Contract", "Endpoint", "Outgoing"]
@@ -106,8 +108,11 @@ class Endpoint:
         return frozenset((*_aliases(self.answer), *(("items",) if self.many else ())))
 
     def outgoing(self, fields: Mapping[str, Any]) -> Outgoing:
-        """Put *fields* (our names) into path, query and body (the API's names)."""
-        in_path = {name: quote(str(fields[name]), safe="") for name in self.placeholders}
+        """Put *fields* (our names) into path, query and body (the API's names).
+
+        :raises OsaiArgumentError: if an id of the path is missing.
+        """
+        in_path = {name: quote(present(str(fields[name])), safe="") for name in self.placeholders}
         rest = {name: value for name, value in fields.items() if name not in in_path and value is not None}
         in_query = set(rest) if self.method in ("GET", "DELETE") else set(self.query)
         query = {name: str(value) for name, value in rest.items() if name in in_query}
@@ -126,7 +131,7 @@ class Endpoint:
     def read(self, answer: Any) -> Any:
         """Turn an answer into our names; for a list endpoint, a list of them. A bare number or text is an ``id``."""
         if self.many:
-            items = answer if isinstance(answer, list) else _reach(answer, self.response_names.get("items", "items"))
+            items = answer if isinstance(answer, list) else reach(answer, self.response_names.get("items", "items"))
             if not isinstance(items, list):
                 msg = f"{self.name}: the answer holds no list"
                 raise OsaiContractError(msg)
@@ -256,44 +261,5 @@ class Contract:
         return self.own_words.get(state, state.value)
 
 
-def rename(data: Mapping[str, Any], pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return *data* with its keys renamed (old, new). Dotted names reach into objects, on either side.
-
-    A key that is called like a new name, but is not the one that becomes it, is something else and goes.
-    """
-    pairs = list(pairs)
-    gone = {name for pair in pairs for name in pair}
-    renamed: dict[str, Any] = {key: value for key, value in data.items() if key not in gone}
-    for old, new in pairs:
-        value = _reach(data, old)
-        if value is not _ABSENT:
-            _place(renamed, new, value)
-    return renamed
-
-
-_ABSENT: Final = object()
-
-
-def _reach(data: Any, dotted: str) -> Any:
-    for part in dotted.split("."):
-        if not isinstance(data, Mapping) or part not in data:
-            return _ABSENT
-        data = data[part]
-    return data
-
-
-def _place(data: dict[str, Any], dotted: str, value: Any) -> None:
-    *parents, last = dotted.split(".")
-    for part in parents:
-        inner = data.get(part)
-        data[part] = data = dict(inner) if isinstance(inner, Mapping) else {}  # a copy: never write into the caller's
-    data[last] = value
-
-
 def _aliases(model: type[Request] | type[WireModel] | None) -> tuple[str, ...]:
     return tuple(f.alias or name for name, f in model.model_fields.items()) if model else ()
-
-
-def folded(word: str) -> str:
-    """Return *word* as status words are compared: without case, spaces, hyphens and underscores."""
-    return re.sub(r"[\s_-]+", "", word).casefold()

@@ -11,9 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
 
-from airflow_provider_osai.api.contract import Contract, Endpoint, folded
+from airflow_provider_osai.api.contract import Contract, Endpoint
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError
 from airflow_provider_osai.api.models import JobState
+from airflow_provider_osai.api.naming import folded
 
 __all__ = ["Binding", "rebind"]
 

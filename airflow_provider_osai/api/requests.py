@@ -29,6 +29,7 @@ __all__ = [
     "Request",
     "RetrainingRequest",
     "TrainingRequest",
+    "present",
 ]
 
 
@@ -64,11 +65,14 @@ class PredictionMode(_Word):
     UNANNOTATED = "unannotated"
 
 
-def _id(value: str) -> str:
+def present(value: str) -> str:
+    """Return an id without the white space around it; raise OsaiArgumentError if there is none.
+
+    "None" is what a template leaves of a missing XCom.
+    """
     value = value.strip()
     if value in ("", "None", "null"):
-        msg = "an id is missing; does the task that it comes from return one?"
-        raise ValueError(msg)
+        raise OsaiArgumentError("an id is missing; does the task that it comes from return one?")
     return value
 
 
@@ -90,7 +94,7 @@ def _listed(value: Any) -> Any:
     return [value] if isinstance(value, (str, int)) else value
 
 
-Id = Annotated[str, AfterValidator(_id)]
+Id = Annotated[str, AfterValidator(present)]
 Ids = Annotated[list[Id], BeforeValidator(_listed), Field(min_length=1)]
 Name = Annotated[str, AfterValidator(_name)]
 ModelName = Annotated[str, AfterValidator(_model_name)]

@@ -23,7 +23,7 @@ class IfExists(StrEnum):
 
 
 def ensure_dataset(
-    calls: Calls, name: str, categories: Iterable[str] = (), if_exists: str = IfExists.REUSE
+    calls: Calls, name: str, categories: Sequence[str] = (), if_exists: str = IfExists.REUSE
 ) -> Flow[dict[str, Any]]:
     """Make the dataset *name* with *categories*, or take the one that is there.
 
@@ -34,6 +34,8 @@ def ensure_dataset(
     """
     if if_exists not in frozenset(IfExists):
         raise OsaiArgumentError(f"if_exists = {if_exists!r}: choose {' or '.join(IfExists)}")
+    if isinstance(categories, str) or not all(isinstance(c, str) and c.strip() for c in categories):
+        raise OsaiArgumentError(f"categories = {categories!r}: a list of names is needed")
     making = calls.create_dataset(name)  # refuses a bad name before anything is sent
     found = yield from _named(calls, name)
     if found and if_exists == IfExists.FAIL:

@@ -47,13 +47,9 @@ class OsaiHook(BaseHook):
         connection = self.get_connection(self.osai_conn_id)
         return self._checked(connection.password, connection.extra_dejson)
 
-    def get_conn(self, *, patience: float | None = None) -> OsaiClient:
-        """Return a client that blocks; use it as a context manager.
-
-        :param patience: seconds that the retries of one request may wait in all; by default a minute.
-        """
-        options = {} if patience is None else {"patience": patience}
-        return OsaiClient(self.settings(), on_secret=mask_secret, **options)
+    def get_conn(self) -> OsaiClient:
+        """Return a client that blocks; use it as a context manager."""
+        return OsaiClient(self.settings(), on_secret=mask_secret)
 
     async def get_async_conn(self) -> AsyncOsaiClient:
         """Return a client that awaits; nothing in its making holds the event loop."""

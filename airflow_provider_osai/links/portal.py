@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
 if TYPE_CHECKING:
-    from airflow_provider_osai.api.models import Job
+    from airflow_provider_osai.api.models import JobKind
     from airflow_provider_osai.api.settings import OsaiSettings
 
 __all__ = ["OsaiPortalLink"]
@@ -32,8 +32,8 @@ class OsaiPortalLink(BaseOperatorLink):
         return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
 
     @staticmethod
-    def url(settings: OsaiSettings, job: Job) -> str:
-        """Return the address of the job's page."""
-        name = f"{job.kind}.page"
-        path = settings.contract[name].outgoing({"id": job.id}).path if name in settings.contract else ""
+    def url(settings: OsaiSettings, kind: JobKind, job_id: str) -> str:
+        """Return the address of a job's page."""
+        name = f"{kind}.page"
+        path = settings.contract[name].outgoing({"id": job_id}).path if name in settings.contract else ""
         return settings.portal_url + path

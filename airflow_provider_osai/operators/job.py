@@ -43,6 +43,8 @@ T = TypeVar("T")
 
 GRACE = 300.0
 """Seconds after the deadline at which Airflow itself ends a deferral, in case no triggerer runs."""
+KILL_TIMEOUT = 10.0
+"""Seconds that each request of a kill may take."""
 SLICE = 0.5
 """Seconds after which a sleeping task notices that it was killed."""
 
@@ -96,6 +98,7 @@ class OsaiJobOperator(OsaiOperator):
         self.cancel_on_kill = cancel_on_kill
         self.max_unreachable = max_unreachable
         self._job: tuple[JobKind, str] | None = None
+        self._client: OsaiClient | None = None
         self._killed = False
 
     @abstractmethod
@@ -109,7 +112,7 @@ class OsaiJobOperator(OsaiOperator):
             watch = self._watch(context)
             # A trigger that cannot be written down must be found before there is a job that nobody waits for.
             json.dumps(self._trigger(request.kind, "", watch).serialize())
-            with self.hook.get_conn() as client:
+            with self._connected() as client:
                 job = self._submit(client, request, context)
                 return self._conclude(client, job, watch) if self.wait_for_completion else job.references()
 
@@ -119,7 +122,7 @@ class OsaiJobOperator(OsaiOperator):
             told = JobEvent.read(event)
             kind = JobKind.parse(told.kind)
             self._job = (kind, told.job_id)
-            with self.hook.get_conn() as client:
+            with self._connected() as client:
                 job = self._run(client, look(client.calls, kind, told.job_id))
                 if told.outcome is Outcome.DEADLINE and not job.is_terminal:
                     job = self._stop(client, kind, told.job_id)
@@ -134,23 +137,28 @@ class OsaiJobOperator(OsaiOperator):
             job_id = ti.xcom_pull(task_ids=ti.task_id, key="job_id", map_indexes=ti.map_index)
             if not job_id:
                 raise
-            with no_vain_retries(), self.hook.get_conn() as client:
+            with no_vain_retries(), self._connected() as client:
                 self._job = (self.build_request().kind, str(job_id))
                 return self._conclude(client, self._stop(client, *self._job), self._watch(context))
 
     def on_kill(self) -> None:
         """Cancel the job, if there is one and it has not ended.
 
-        It may run in a signal handler, amid whatever the task was doing, so it uses a client of its own and no retries.
+        It may run in a signal handler, amid whatever the task was doing. So it uses a client of its own, is brief, and
+        asks Airflow for nothing: the task may have been asking just then.
         """
         self._killed = True
-        if self._job is None or not self.cancel_on_kill:
+        if self._job is None or self._client is None or not self.cancel_on_kill:
             return
         try:
-            with self.hook.get_conn(patience=0) as client:
+            with self._client.sibling(KILL_TIMEOUT) as client:
                 run(cancel(client.calls, *self._job), client.send)
         except OsaiError as error:
             self.log.error("Could not cancel OSAI %s job %s, look into the portal: %s", *self._job, error)
+
+    def _connected(self) -> OsaiClient:
+        self._client = self.hook.get_conn()
+        return self._client
 
     def _submit(self, client: OsaiClient, request: JobRequest, context: Context) -> Job:
         ti = context["ti"]
@@ -168,7 +176,7 @@ class OsaiJobOperator(OsaiOperator):
         self._go_on()
         self.log.info("OSAI %s job %s is %s", job.kind, job.id, job.state)
         ti.xcom_push(key="job_id", value=job.id)
-        ti.xcom_push(key=OsaiPortalLink().xcom_key, value=OsaiPortalLink.url(client.settings, job))
+        ti.xcom_push(key=OsaiPortalLink().xcom_key, value=OsaiPortalLink.url(client.settings, job.kind, job.id))
         return job
 
     def _conclude(self, client: OsaiClient, job: Job, watch: Watch, told: JobEvent | None = None) -> dict[str, Any]:

@@ -71,24 +71,27 @@ class OsaiJobSensor(BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Look once; then wait here or in the triggerer."""
         with no_vain_retries():
-            if not self.deferrable:
-                return super().execute(context)
-            return self._conclude(self._look(context), context)
+            link = OsaiPortalLink.url(self.hook.settings(), JobKind.parse(self.kind), self.job_id)
+            context["ti"].xcom_push(key=OsaiPortalLink().xcom_key, value=link)
+            if self.deferrable:
+                return self._conclude(self._look(), context)
+        return super().execute(context)
 
-    def poke(self, context: Context) -> bool | PokeReturnValue:
+    def poke(self, context: Context) -> bool | PokeReturnValue:  # noqa: ARG002 - Airflow's signature
         """Look at the job; a passing outage is "not yet"."""
         self._seen = self._seen or time.monotonic()
-        try:
-            job = self._look(context)
-        except OsaiUnreachable as error:
-            dark = time.monotonic() - self._seen
-            if dark > self.max_unreachable:
-                msg = f"not seen for {dark:.0f} s ({error})"
-                raise OsaiJobLost(msg, kind=self.kind, job_id=self.job_id) from error
-            self.log.warning("Not seen for %.0f s: %s", dark, error)
-            return False
-        self._seen = time.monotonic()
-        return PokeReturnValue(is_done=True, xcom_value=outcome(job).references()) if job.is_terminal else False
+        with no_vain_retries():
+            try:
+                job = self._look()
+            except OsaiUnreachable as error:
+                dark = time.monotonic() - self._seen
+                if dark > self.max_unreachable:
+                    msg = f"not seen for {dark:.0f} s ({error})"
+                    raise OsaiJobLost(msg, kind=self.kind, job_id=self.job_id) from error
+                self.log.warning("Not seen for %.0f s: %s", dark, error)
+                return False
+            self._seen = time.monotonic()
+            return PokeReturnValue(is_done=True, xcom_value=outcome(job).references()) if job.is_terminal else False
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Go on after the trigger fired: what counts is what OSAI says of the job now, not the event."""
@@ -96,18 +99,16 @@ class OsaiJobSensor(BaseSensorOperator):
             told = JobEvent.read(event)
             if told.outcome is Outcome.LOST:
                 raise OsaiJobLost(told.message, kind=told.kind, job_id=told.job_id)
-            return self._conclude(self._look(context), context, told)
+            return self._conclude(self._look(), context, told)
 
     @cached_property
     def hook(self) -> OsaiHook:
         """The hook of this task's connection."""
         return OsaiHook(self.osai_conn_id)
 
-    def _look(self, context: Context) -> Job:
+    def _look(self) -> Job:
         with self.hook.get_conn() as client:
-            job = run(look(client.calls, JobKind.parse(self.kind), self.job_id), client.send)
-            context["ti"].xcom_push(key=OsaiPortalLink().xcom_key, value=OsaiPortalLink.url(client.settings, job))
-        return job
+            return run(look(client.calls, JobKind.parse(self.kind), self.job_id), client.send)
 
     def _conclude(self, job: Job, context: Context, told: JobEvent | None = None) -> dict[str, Any]:
         if not job.is_terminal:

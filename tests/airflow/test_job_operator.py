@@ -260,6 +260,18 @@ class TestKill:
         operator.on_kill()
         assert "training.cancel" not in sandbox.control.record()["counts"]
 
+    def test_a_kill_signs_in_anew_only_if_it_must_and_asks_airflow_for_nothing(
+        self, make, context, sandbox, monkeypatch
+    ):
+        """It may come while the task talks to its supervisor, and would wait for itself."""
+        operator = make(**FOREVER, wait_for_completion=False)
+        operator.execute(context)
+        monkeypatch.delenv("AIRFLOW_CONN_OSAI_DEFAULT")
+        operator.on_kill()
+        record = sandbox.control.record()
+        assert record["jobs"][0]["state"] == "cancelled"
+        assert record["counts"]["auth.sign_in"] == 2  # the fixture's and the task's
+
     def test_a_kill_during_an_outage_is_brief_and_no_error(self, make, context, sandbox, jobs):
         """It says that somebody must look."""
         operator = make(**FOREVER, wait_for_completion=False)

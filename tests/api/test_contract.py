@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_osai.api.contract import ASSUMED, ENDPOINTS, RESOURCES, STATE_WORDS, Contract, rename
-from airflow_provider_osai.api.errors import OsaiContractError
+from airflow_provider_osai.api.contract import ASSUMED, ENDPOINTS, RESOURCES, STATE_WORDS, Contract
+from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError
 from airflow_provider_osai.api.models import JobKind, JobState
 
 DOCUMENTED = {
@@ -66,6 +66,13 @@ def test_the_path_is_filled_safely():
     assert (out.query, out.fields) == ({}, {})
 
 
+@pytest.mark.parametrize("missing", ["", " ", "None", None])
+def test_a_missing_id_is_refused_before_it_makes_another_address(missing):
+    """``GET /Trainings/`` would list all."""
+    with pytest.raises(OsaiArgumentError, match="an id is missing"):
+        ENDPOINTS["training.get"].outgoing({"id": missing})
+
+
 def test_finishing_an_upload_names_it_in_the_query():
     """As documented: ``FinishUploading?datasetUploadId=``."""
     out = ENDPOINTS["upload.finish"].outgoing({"id": 7, "datasetUploadId": "u1"})
@@ -91,23 +98,3 @@ def test_a_list_that_is_wrapped_is_found():
     assert row.read([{"id": "1"}]) == row.read({"items": [{"id": "1"}]}) == [{"id": "1"}]
     with pytest.raises(OsaiContractError, match="no list"):
         row.read({"jobs": []})
-
-
-def test_rename_reaches_into_objects_on_both_sides():
-    """Dotted names move values between levels, and leave the caller's data alone."""
-    data = {"a": {"b": 1, "c": 2}, "d": 3}
-    assert rename(data, [("a.b", "x.y"), ("d", "x.z")]) == {"a": {"b": 1, "c": 2}, "x": {"y": 1, "z": 3}}
-    assert data == {"a": {"b": 1, "c": 2}, "d": 3}
-
-
-def test_rename_drops_a_key_that_only_looks_like_the_new_name():
-    """If the API calls our id ``modelId``, its own ``id`` is something else."""
-    assert rename({"modelId": "7", "id": "not ours"}, [("modelId", "id")]) == {"id": "7"}
-
-
-def test_one_field_of_the_api_can_be_several_of_ours():
-    """A training's id may be its model's id too."""
-    assert rename({"modelId": "7"}, [("modelId", "id"), ("modelId", "result.modelId")]) == {
-        "id": "7",
-        "result": {"modelId": "7"},
-    }

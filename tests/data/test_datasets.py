@@ -51,6 +51,14 @@ def test_a_bad_name_or_rule_is_refused_before_anything_is_sent(client, sandbox, 
     assert sandbox.control.record()["requests"] == []
 
 
+@pytest.mark.parametrize("categories", ["cat", ["cat", ""], ["cat", None]])
+def test_bad_categories_are_refused_before_anything_is_sent(client, sandbox, categories):
+    """A single text would be taken letter by letter."""
+    with pytest.raises(OsaiArgumentError, match="categories = "):
+        do(client, ensure_dataset(client.calls, "d", categories))
+    assert sandbox.control.record()["requests"] == []
+
+
 def test_of_two_datasets_with_one_name_none_is_chosen(client):
     """The ids are named instead."""
     for _ in range(2):
