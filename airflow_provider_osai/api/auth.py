@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import httpx
 import jwt
@@ -17,11 +18,13 @@ import jwt
 from airflow_provider_osai.api.errors import OsaiAuthError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Generator
+    from collections.abc import AsyncGenerator, Generator
 
     from pydantic import SecretStr
 
-__all__ = ["OsaiAuth", "SignInRefused"]
+__all__ = ["OnSecret", "OsaiAuth", "SignInRefused"]
+
+OnSecret: TypeAlias = Callable[[str], Awaitable[None] | None]
 
 RENEW_AT = 0.9
 """Share of a JWT's life after which it is renewed."""
@@ -32,7 +35,8 @@ class OsaiAuth(httpx.Auth):
 
     :param sign_in: makes the request that signs in.
     :param access_token: the user's token, for the error message's sake never shown.
-    :param on_secret: is told each new JWT, so that it can be masked in logs.
+    :param on_secret: is told each new JWT, so that it can be masked in logs. On an event loop it may return an
+        awaitable, which is awaited before the JWT is used.
     :param clock: seconds that never go back.
     """
 
@@ -41,7 +45,7 @@ class OsaiAuth(httpx.Auth):
         sign_in: Callable[[str], httpx.Request],
         access_token: SecretStr,
         *,
-        on_secret: Callable[[str], None] = lambda _: None,
+        on_secret: OnSecret = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._make_sign_in, self._access_token = sign_in, access_token
@@ -79,7 +83,9 @@ class OsaiAuth(httpx.Auth):
                 if self._is_stale(refused):
                     answer = yield self._sign_in()
                     await answer.aread()
-                    self._accept(answer)
+                    told = self._accept(answer)
+                    if told is not None:
+                        await told
                 refused = self._authorise(request)
             if (yield request).status_code != httpx.codes.UNAUTHORIZED:
                 return
@@ -94,15 +100,14 @@ class OsaiAuth(httpx.Auth):
         request.headers["Authorization"] = f"Bearer {self._jwt}"
         return self._jwt
 
-    def _accept(self, answer: httpx.Response) -> None:
+    def _accept(self, answer: httpx.Response) -> Awaitable[None] | None:
         """Take the JWT out of the answer; leave every other answer to the client's ordinary reading of errors."""
         if answer.is_success:
             token = _bare(answer.text)
             self._renew_at = self._clock() + RENEW_AT * _life(token)
             self._jwt = token
             self.sign_ins += 1
-            self._on_secret(token)
-            return
+            return self._on_secret(token)
         self._jwt = None
         raise SignInRefused(answer)
 

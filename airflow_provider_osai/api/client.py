@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 from httpx_retries import Retry, RetryTransport
 
-from airflow_provider_osai.api.auth import OsaiAuth, SignInRefused
+from airflow_provider_osai.api.auth import OnSecret, OsaiAuth, SignInRefused
 from airflow_provider_osai.api.calls import Calls
 from airflow_provider_osai.api.errors import (
     OsaiAuthError,
@@ -25,7 +25,6 @@ from airflow_provider_osai.api.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Self
 
     from airflow_provider_osai.api.calls import Call
@@ -56,7 +55,7 @@ class _Sender:
         settings: OsaiSettings,
         *,
         patience: float = PATIENCE,
-        on_secret: Callable[[str], None] = lambda _: None,
+        on_secret: OnSecret = lambda _: None,
     ) -> None:
         self.settings = settings
         self.calls = Calls(settings.contract)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
+from asgiref.sync import sync_to_async
 
 from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
 from airflow_provider_osai.api.errors import OsaiAuthError, OsaiError, OsaiUnreachable
@@ -108,6 +108,7 @@ def _unreachable(error: OsaiUnreachable, settings: OsaiSettings) -> str:
     return f"OSAI is unreachable: {error}. Check the address, the network and the proxy."
 
 
-def _mask_off_the_loop(secret: str) -> None:
-    # Airflow passes the secret on to its supervisor with a blocking call.
-    asyncio.get_running_loop().run_in_executor(None, mask_secret, secret)
+async def _mask_off_the_loop(secret: str) -> None:
+    # Airflow passes the secret on to its supervisor with a blocking call. Before 3.3 that call must come from one of
+    # asgiref's threads: from any other it would read the answers of the triggerer's own calls, and bring it down.
+    await sync_to_async(mask_secret)(secret)

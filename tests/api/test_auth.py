@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 import time
@@ -11,7 +12,7 @@ import jwt
 import pytest
 import respx
 
-from airflow_provider_osai.api.client import OsaiClient
+from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
 from airflow_provider_osai.api.errors import OsaiAuthError, OsaiContractError, OsaiUnreachable
 from tests.conftest import CANARY, settings_for
 
@@ -182,3 +183,24 @@ def test_each_jwt_is_told_so_that_it_can_be_masked(osai, sender):
     one.send(one.client.calls.me())
     assert len(told) == 1
     assert told[0].count(".") == 2
+
+
+def test_what_is_told_of_a_secret_is_awaited_before_the_jwt_is_used(osai):
+    """In the triggerer masking takes a while, and nothing may be logged before it is done."""
+    order = []
+
+    async def mask(_):
+        await asyncio.sleep(0)
+        order.append("masked")
+
+    def answer(_):
+        order.append("used")
+        return httpx.Response(200, json={"id": 1})
+
+    async def main():
+        async with await AsyncOsaiClient.open(settings_for(BASE), on_secret=mask) as client:
+            await client.send(client.calls.me())
+
+    osai["me"].side_effect = answer
+    asyncio.run(main())
+    assert order == ["masked", "used"]
