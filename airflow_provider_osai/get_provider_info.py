@@ -66,12 +66,12 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "webhook_base_url": {
                         "label": "Webhook base URL",
-                        "description": "Airflow's public address, where OSAI can reach it.",
+                        "description": "Airflow's public address, for webhooks. Without effect in this version.",
                         "schema": {"type": ["string", "null"], "format": "url"},
                     },
                     "webhook_secret": {
                         "label": "Webhook secret",
-                        "description": "Signs the addresses that OSAI calls.",
+                        "description": "For webhooks. Without effect in this version.",
                         "schema": {"type": ["string", "null"], "format": "password"},
                     },
                 },

@@ -44,6 +44,13 @@ def test_all_the_operators_are_looked_at():
     assert len(operators()) >= 5
 
 
+def test_the_constraints_name_versions_and_nothing_else():
+    """No address of a registry, no path of a machine; each line pins one distribution."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    assert len(lines) > 100
+    assert not [line for line in lines if not re.fullmatch(r"[a-z0-9._-]+==[\w.+!-]+( ; [^/]+)?", line)]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_what_a_module_declares_is_what_it_has(name):
     """``__all__`` names what exists and leaves out no public class of the module (that it is sorted, ruff checks)."""
