@@ -29,7 +29,7 @@ import pytest  # noqa: E402 - Airflow reads the environment when it is first imp
 from airflow_provider_osai.api.settings import OsaiSettings  # noqa: E402
 from airflow_provider_osai.sandbox import Sandbox  # noqa: E402
 
-SECRET = re.compile(rf"{CANARY}|eyJ[\w-]{{8,}}\.eyJ")
+SECRET = re.compile(rf"{CANARY}|canary-of-the-new-token|eyJ[\w-]{{8,}}\.eyJ")
 """The access token, or a JWT."""
 
 

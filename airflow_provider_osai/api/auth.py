@@ -56,6 +56,13 @@ class OsaiAuth(httpx.Auth):
         self._async_lock = asyncio.Lock()
         self.sign_ins = 0
 
+    def replace(self, access_token: SecretStr) -> bool:
+        """Sign in with *access_token* from now on; return whether it is another than before."""
+        if access_token == self._access_token:
+            return False
+        self._access_token, self._jwt = access_token, None
+        return True
+
     def share(self, other: OsaiAuth) -> None:
         """Start with the sign-in that *other* has now."""
         self._jwt, self._renew_at = other._jwt, other._renew_at

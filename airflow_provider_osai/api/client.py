@@ -14,17 +14,18 @@ from urllib.parse import urlsplit
 import httpx
 from httpx_retries import Retry, RetryTransport
 
+from airflow_provider_osai.api.answers import LONGEST_WAIT, PASSING, decipher
 from airflow_provider_osai.api.auth import OnSecret, OsaiAuth, SignInRefused
 from airflow_provider_osai.api.calls import Calls
 from airflow_provider_osai.api.errors import (
     OsaiAuthError,
     OsaiContractError,
     OsaiError,
-    OsaiRequestError,
     OsaiUnreachable,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from typing import Self
 
     from airflow_provider_osai.api.calls import Call
@@ -36,10 +37,6 @@ T = TypeVar("T")
 
 PATIENCE = 60.0
 """Seconds that retries of one request may wait in all."""
-LONGEST_WAIT = 60.0
-"""Seconds that one wait between retries lasts at the most, ``Retry-After`` included."""
-PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
-"""Statuses that speak of the moment, not of the request."""
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 _SIGN_IN = "osai.sign_in"
@@ -157,15 +154,28 @@ class OsaiClient(_Sender):
     :param settings: where OSAI is and who we are.
     :param patience: seconds that the retries of one request may wait in all; 0 switches them off.
     :param on_secret: is told each new JWT, so that it can be masked in logs.
+    :param renew: returns the settings as they are now; asked when the access token is refused, which may have been
+        replaced meanwhile. :class:`AsyncOsaiClient` awaits it.
     """
 
-    def __init__(self, settings: OsaiSettings, **options: Any) -> None:
+    def __init__(
+        self, settings: OsaiSettings, *, renew: Callable[[], OsaiSettings] | None = None, **options: Any
+    ) -> None:
         super().__init__(settings, **options)
+        self._renew = renew
         transport = httpx.HTTPTransport(**self._transport_options(ssl_context(settings)))
         self._http = httpx.Client(transport=RetryTransport(transport), **self._options())
 
     def send(self, call: Call[T]) -> T:
         """Send one call; raise an OsaiError if no usable answer comes."""
+        try:
+            return self._send(call)
+        except OsaiAuthError:
+            if self._renew is None or not self.auth.replace(self._renew().access_token):
+                raise
+            return self._send(call)
+
+    def _send(self, call: Call[T]) -> T:
         with contextlib.ExitStack() as stack:
             try:
                 response = self._http.send(self._request(self._http, call, stack))
@@ -202,8 +212,16 @@ class AsyncOsaiClient(_Sender):
     :param options: as for :class:`OsaiClient`.
     """
 
-    def __init__(self, settings: OsaiSettings, verify: ssl.SSLContext | bool, **options: Any) -> None:
+    def __init__(
+        self,
+        settings: OsaiSettings,
+        verify: ssl.SSLContext | bool,
+        *,
+        renew: Callable[[], Awaitable[OsaiSettings]] | None = None,
+        **options: Any,
+    ) -> None:
         super().__init__(settings, **options)
+        self._renew = renew
         transport = httpx.AsyncHTTPTransport(**self._transport_options(verify))
         self._http = httpx.AsyncClient(transport=RetryTransport(transport), **self._options())
 
@@ -214,6 +232,14 @@ class AsyncOsaiClient(_Sender):
 
     async def send(self, call: Call[T]) -> T:
         """Send one call; raise an OsaiError if no usable answer comes."""
+        try:
+            return await self._send(call)
+        except OsaiAuthError:
+            if self._renew is None or not self.auth.replace((await self._renew()).access_token):
+                raise
+            return await self._send(call)
+
+    async def _send(self, call: Call[T]) -> T:
         with contextlib.ExitStack() as stack:
             try:
                 response = await self._http.send(self._request(self._http, call, stack))
@@ -235,33 +261,6 @@ class AsyncOsaiClient(_Sender):
 def ssl_context(settings: OsaiSettings) -> ssl.SSLContext | bool:
     """Return the TLS context for the settings' address; plain http on loopback needs none."""
     return httpx.create_ssl_context() if settings.base_url.startswith("https:") else False
-
-
-def decipher(response: httpx.Response, method: str, path: str) -> OsaiError:
-    """Return the error that an unsuccessful answer stands for."""
-    status = response.status_code
-    if status == httpx.codes.UNAUTHORIZED:
-        return OsaiAuthError(
-            f"OSAI refused {method} {path} although it had just signed us in ({status}); check the token's rights"
-        )
-    if status in PASSING or response.is_server_error:
-        return OsaiUnreachable(
-            f"{method} {path} was answered with {status} {response.reason_phrase}",
-            sent=status != httpx.codes.TOO_MANY_REQUESTS,
-            status=status,
-            retry_after=_retry_after(response),
-        )
-    if response.is_redirect:
-        where = urlsplit(response.headers.get("location", "")).netloc or "another path"
-        return OsaiContractError(f"{method} {path} was redirected to {where}; check base_url of the connection")
-    return OsaiRequestError(status, method, path, response.text)
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    try:
-        return min(Retry().parse_retry_after(response.headers["retry-after"]), LONGEST_WAIT)
-    except (KeyError, ValueError):
-        return None
 
 
 def _is_sign_in(error: httpx.HTTPError) -> bool:

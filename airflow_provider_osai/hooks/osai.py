@@ -49,13 +49,12 @@ class OsaiHook(BaseHook):
 
     def get_conn(self) -> OsaiClient:
         """Return a client that blocks; use it as a context manager."""
-        return OsaiClient(self.settings(), on_secret=mask_secret)
+        return OsaiClient(self.settings(), on_secret=mask_secret, renew=self.settings)
 
     async def get_async_conn(self) -> AsyncOsaiClient:
         """Return a client that awaits; nothing in its making holds the event loop."""
-        connection = await get_async_connection(self.osai_conn_id, self)
-        settings = self._checked(connection.password, await get_async_extra_dejson(connection))
-        return await AsyncOsaiClient.open(settings, on_secret=_mask_off_the_loop)
+        settings = await self._async_settings()
+        return await AsyncOsaiClient.open(settings, on_secret=_mask_off_the_loop, renew=self._async_settings)
 
     def test_connection(self) -> tuple[bool, str]:
         """Sign in and ask who we are; say in one line how that went."""
@@ -71,6 +70,10 @@ class OsaiHook(BaseHook):
             return False, str(error)
         who = user.email or user.name or user.id or "a user without a name"
         return True, f"Signed in to OSAI at {settings.base_url} as {who}."
+
+    async def _async_settings(self) -> OsaiSettings:
+        connection = await get_async_connection(self.osai_conn_id, self)
+        return self._checked(connection.password, await get_async_extra_dejson(connection))
 
     def _checked(self, password: str | None, extra: Mapping[str, Any]) -> OsaiSettings:
         if warning := unknown_extras(extra):

@@ -1,17 +1,18 @@
-"""A job's life as flows: adopt or submit it, wait for its end, cancel it.
+"""A job's life as flows: submit it, wait for its end, cancel it.
 
 Times are seconds since the epoch, so that they mean the same in every process.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from airflow_provider_osai.api.calls import Calls
 from airflow_provider_osai.api.errors import (
+    OsaiAuthError,
+    OsaiError,
     OsaiJobCancelled,
     OsaiJobFailed,
     OsaiJobLost,
@@ -24,29 +25,15 @@ from airflow_provider_osai.api.requests import JobRequest
 from airflow_provider_osai.jobs.flow import Flow, Sleep
 from airflow_provider_osai.jobs.pace import Pace
 
-__all__ = ["Watch", "adopt_or_submit", "cancel", "find", "look", "outcome", "submit", "wait"]
+__all__ = ["Watch", "cancel", "find", "look", "outcome", "submit", "wait"]
 
 SUBMIT_TRIES = 4
 NO_SUCH_OPERATION = frozenset({400, 404, 405, 501})
 """How an API without an optional operation may answer to it."""
+AUTH_PATIENCE = 600.0
+"""Seconds for which a refused access token is borne, in case somebody is about to replace it."""
 NOT_YET = 60.0
 """Seconds after submission for which a 404 means that the job is not visible yet."""
-
-
-def adopt_or_submit(
-    calls: Calls, request: JobRequest, reference: Callable[[int], str], webhook_url: str | None = None
-) -> Flow[Job]:
-    """Return the job that this request already has, live or succeeded; else submit one.
-
-    :param reference: the reference after so many jobs of this request that ended badly.
-    """
-    for failed in itertools.count():
-        jobs = yield from find(calls, request.kind, reference(failed))
-        if not jobs:
-            return (yield from submit(calls, request, reference(failed), webhook_url))
-        if jobs[0].state not in (JobState.FAILED, JobState.CANCELLED):
-            return jobs[0]
-    raise AssertionError("count() does not end")
 
 
 def submit(calls: Calls, request: JobRequest, reference: str, webhook_url: str | None = None) -> Flow[Job]:
@@ -108,6 +95,12 @@ class Watch:
     clock: Callable[[], float] = time.time
     observe: Callable[[Job, float], None] = lambda _job, _seconds: None
 
+    def patience(self, error: OsaiError) -> float:
+        """Return the seconds for which *error* is borne since the job was last seen."""
+        if isinstance(error, OsaiJobLost):
+            return NOT_YET
+        return min(AUTH_PATIENCE, self.max_unreachable) if isinstance(error, OsaiAuthError) else self.max_unreachable
+
 
 def look(calls: Calls, kind: JobKind, job_id: str) -> Flow[Job]:
     """Read the job once.
@@ -128,6 +121,7 @@ def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
 
     :raises OsaiJobTimeout: at the deadline; the job is left to the caller to cancel.
     :raises OsaiJobLost: if it was out of sight for ``max_unreachable``, or unknown to OSAI for longer than a minute.
+    :raises OsaiAuthError: if the access token was refused for ten minutes.
     """
     seen = watch.since
     while True:
@@ -135,10 +129,11 @@ def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
         hint = 0.0
         try:
             job = yield from look(calls, kind, job_id)
-        except (OsaiUnreachable, OsaiJobLost) as error:
-            gone = isinstance(error, OsaiJobLost)
+        except (OsaiUnreachable, OsaiJobLost, OsaiAuthError) as error:
             dark = watch.clock() - seen
-            if dark > (NOT_YET if gone else watch.max_unreachable):
+            if dark > watch.patience(error):
+                if isinstance(error, OsaiAuthError):
+                    raise
                 msg = f"not seen for {dark:.0f} s ({error}); it was not cancelled, and a retry of the task adopts it"
                 raise OsaiJobLost(msg, kind=kind, job_id=job_id) from error
             hint = getattr(error, "retry_after", None) or 0.0

@@ -27,6 +27,6 @@ class Owner:
 
     def reference(self, request: JobRequest, failed: int = 0) -> str:
         """Return the reference of this owner's job for *request*, after *failed* jobs that ended badly."""
-        fingerprint = json.dumps([request.kind, request.wire()], sort_keys=True)
-        parts = [self.dag_id, self.run_id, self.task_id, self.map_index, self.generation, fingerprint, failed]
-        return "airflow-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:40]
+        task = [self.dag_id, self.run_id, self.task_id, self.map_index, self.generation]
+        parts = [*task, request.kind, request.wire(), failed]
+        return "airflow-" + hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]

@@ -19,15 +19,17 @@ from airflow_provider_osai.api.errors import (
     OsaiJobTimeout,
 )
 from airflow_provider_osai.api.models import JobKind
-from airflow_provider_osai.compat import TaskDeferralTimeout
+from airflow_provider_osai.compat import TaskDeferralError, TaskDeferralTimeout
+from airflow_provider_osai.jobs.claim import Claim, claim
 from airflow_provider_osai.jobs.event import JobEvent, Outcome
 from airflow_provider_osai.jobs.flow import Flow, run
-from airflow_provider_osai.jobs.lifecycle import Watch, adopt_or_submit, cancel, look, outcome, submit, wait
+from airflow_provider_osai.jobs.lifecycle import Watch, cancel, look, outcome, submit, wait
 from airflow_provider_osai.jobs.pace import Pace
 from airflow_provider_osai.jobs.reference import Owner
 from airflow_provider_osai.jobs.report import Reporter
 from airflow_provider_osai.links.portal import OsaiPortalLink
 from airflow_provider_osai.operators.base import OsaiOperator, no_vain_retries, started_at
+from airflow_provider_osai.operators.ledger import ledger_of
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
 
 if TYPE_CHECKING:
@@ -43,6 +45,10 @@ T = TypeVar("T")
 
 GRACE = 300.0
 """Seconds after the deadline at which Airflow itself ends a deferral, in case no triggerer runs."""
+DEFERRALS = "osai_deferrals"
+"""The XCom that counts the triggers of this task that died."""
+MOST_OLDER = 20
+"""Earlier generations of a cleared task whose jobs are looked for."""
 KILL_TIMEOUT = 10.0
 """Seconds that each request of a kill may take."""
 SLICE = 0.5
@@ -65,7 +71,7 @@ class OsaiJobOperator(OsaiOperator):
         closer together.
     :param durable: a retry of the task adopts the job that an earlier try left running, where the API can list jobs.
         ``False``: every try submits anew.
-    :param cancel_on_kill: cancel the job when the task is killed while a worker runs it.
+    :param cancel_on_kill: cancel the job when the task is killed, marked or cleared, on a worker or while deferred.
     :param max_unreachable: seconds for which OSAI may be out of reach before the task gives up waiting. The job is not
         cancelled then.
     :raises OsaiJobFailed: if the job failed.
@@ -129,17 +135,27 @@ class OsaiJobOperator(OsaiOperator):
                 return self._conclude(client, job, self._watch(context), told)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume the task. If Airflow ended the deferral, because no triggerer did, stop the job: its time is over."""
+        """Resume the task, also when Airflow says that its deferral failed.
+
+        If the trigger died, the task is deferred again on the same job, a few times. If Airflow ended the deferral at
+        its time limit, because no triggerer did, the job is stopped.
+        """
         try:
             return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralTimeout:
-            ti = context["ti"]
-            job_id = ti.xcom_pull(task_ids=ti.task_id, key="job_id", map_indexes=ti.map_index)
+        except (TaskDeferralError, TaskDeferralTimeout) as error:
+            job_id, deferrals = self._recall(context, "job_id"), int(self._recall(context, DEFERRALS) or 0)
             if not job_id:
                 raise
-            with no_vain_retries(), self._connected() as client:
-                self._job = (self.build_request().kind, str(job_id))
-                return self._conclude(client, self._stop(client, *self._job), self._watch(context))
+            is_over = isinstance(error, TaskDeferralTimeout)
+            context["ti"].xcom_push(key=DEFERRALS, value=deferrals + 1)
+            told = JobEvent(
+                kind=self.build_request().kind,
+                job_id=str(job_id),
+                outcome=Outcome.DEADLINE if is_over else Outcome.ERROR,
+                message=f"{type(error).__name__}: {error}",
+                deferrals=deferrals,
+            )
+            return self.execute_complete(context, told.payload())
 
     def on_kill(self) -> None:
         """Cancel the job, if there is one and it has not ended.
@@ -156,6 +172,10 @@ class OsaiJobOperator(OsaiOperator):
         except OsaiError as error:
             self.log.error("Could not cancel OSAI %s job %s, look into the portal: %s", *self._job, error)
 
+    def _recall(self, context: Context, key: str) -> Any:
+        ti = context["ti"]
+        return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+
     def _connected(self) -> OsaiClient:
         self._client = self.hook.get_conn()
         return self._client
@@ -164,12 +184,12 @@ class OsaiJobOperator(OsaiOperator):
         ti = context["ti"]
         map_index = -1 if ti.map_index is None else ti.map_index
         owner = Owner(ti.dag_id, ti.run_id, ti.task_id, map_index, ti.max_tries)
-        flow = (
-            adopt_or_submit(client.calls, request, lambda failed: owner.reference(request, failed))
-            if self.durable
-            else submit(client.calls, request, f"{owner.reference(request)}-{ti.try_number}")
-        )
-        job = self._run(client, flow)
+        if self.durable:
+            older = range(self.retries or 0, ti.max_tries)[-MOST_OLDER:]
+            wish = Claim(request, owner, ledger_of(context), older, note=self.log.warning)
+            job = self._run(client, claim(client.calls, wish))
+        else:
+            job = self._run(client, submit(client.calls, request, f"{owner.reference(request)}-{ti.try_number}"))
         self._job = (job.kind, job.id)
         if self._killed:  # the kill came while there was no id to cancel by
             self.on_kill()
@@ -223,6 +243,7 @@ class OsaiJobOperator(OsaiOperator):
             poll_interval=watch.pace.longest,
             max_unreachable=watch.max_unreachable,
             deferrals=deferrals,
+            cancel_on_kill=self.cancel_on_kill,
         )
 
     def _watch(self, context: Context) -> Watch:

@@ -62,6 +62,11 @@ class Accounts:
         if self._valid.get(claims["jti"], 0.0) <= self._clock():
             raise Refused(401, "this token has expired")
 
+    def rotate(self, access_token: str) -> None:
+        """Let only *access_token* sign in from now on, as if the user had replaced the one before; all JWTs end."""
+        self._access_token = access_token
+        self.expire_all()
+
     def expire_all(self) -> None:
         """End everything that is signed in."""
         self._valid = {}

@@ -127,6 +127,7 @@ class OsaiJobSensor(BaseSensorOperator):
                 poll_interval=self.poke_interval,
                 max_unreachable=self.max_unreachable,
                 deferrals=deferrals,
+                cancel_on_kill=False,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(left, 1.0)),

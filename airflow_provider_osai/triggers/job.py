@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -14,6 +15,7 @@ from airflow_provider_osai.jobs.flow import arun
 from airflow_provider_osai.jobs.lifecycle import Watch, wait
 from airflow_provider_osai.jobs.pace import Pace
 from airflow_provider_osai.jobs.report import Reporter
+from airflow_provider_osai.triggers.kill import AIRFLOW_TELLS_KILLS, cancel_if_killed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,6 +39,7 @@ class OsaiJobTrigger(BaseTrigger):
     :param poll_interval: seconds between two looks at the most.
     :param max_unreachable: seconds without sight of the job that are borne.
     :param deferrals: how often the task was deferred on this job before.
+    :param cancel_on_kill: cancel the job when the task is marked or cleared while it is deferred.
     :param version: of these arguments.
     """
 
@@ -50,6 +53,7 @@ class OsaiJobTrigger(BaseTrigger):
         poll_interval: float = 30.0,
         max_unreachable: float = 3600.0,
         deferrals: int = 0,
+        cancel_on_kill: bool = True,
         version: int = 1,
         **_newer: Any,
     ) -> None:
@@ -62,6 +66,7 @@ class OsaiJobTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.max_unreachable = max_unreachable
         self.deferrals = deferrals
+        self.cancel_on_kill = cancel_on_kill
         self.version = version
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -77,13 +82,26 @@ class OsaiJobTrigger(BaseTrigger):
                 "poll_interval": self.poll_interval,
                 "max_unreachable": self.max_unreachable,
                 "deferrals": self.deferrals,
+                "cancel_on_kill": self.cancel_on_kill,
                 "version": self.version,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait, then fire the event that says why the waiting ended. Errors come out as events too."""
-        yield TriggerEvent((await self._event()).payload())
+        try:
+            event = await self._event()
+        except asyncio.CancelledError:
+            if not AIRFLOW_TELLS_KILLS:
+                await self.on_kill()
+            raise
+        yield TriggerEvent(event.payload())
+
+    async def on_kill(self) -> None:
+        """Cancel the job if somebody killed the task; see :func:`cancel_if_killed`. Never in ``cleanup``."""
+        if self.cancel_on_kill:
+            hook = OsaiHook(self.osai_conn_id)
+            await cancel_if_killed(self.task_instance, hook, self.kind, self.job_id, self.log)
 
     async def _event(self) -> JobEvent:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,6 +95,20 @@ def ti():
     return FakeTaskInstance()
 
 
-@pytest.fixture
-def context(ti):
-    return {"ti": ti}
+class FakeStateStore:
+    """Stands in for the task's state store of Airflow 3.3: JSON by key."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return json.loads(self.kept[key]) if key in self.kept else default
+
+    def set(self, key: str, value: Any) -> None:
+        self.kept[key] = json.dumps(value)
+
+
+@pytest.fixture(params=["with a state store", "without a state store"])
+def context(request, ti):
+    """What a task runs in: Airflow 3.3 has a state store, 3.1 and 3.2 have none."""
+    return {"ti": ti} | ({"task_state_store": FakeStateStore()} if request.param.startswith("with ") else {})

@@ -134,10 +134,33 @@ class TestRetry:
     def test_another_run_map_index_or_a_cleared_task_gets_its_own_job(self, make, context, ti, jobs, change):
         """Never the result of another."""
         make().execute(context)
+        if "max_tries" not in change:
+            context.pop("task_state_store", None)  # Airflow's is of one task instance
         for name, value in change.items():
             setattr(ti, name, value)
         make().execute(context)
         assert len(jobs()) == 2
+
+    def test_a_cleared_tasks_live_job_is_cancelled_before_a_new_one_is_submitted(self, make, context, ti, jobs):
+        """One job bills, not two."""
+        deferred(make(**FOREVER, deferrable=True), context)
+        ti.max_tries, ti.try_number = 1, 2
+        deferred(make(**FOREVER, deferrable=True), context)
+        assert [job["state"] == "cancelled" for job in jobs()] == [True, False]
+
+    def test_other_arguments_get_another_job_and_the_old_one_is_cancelled(self, make, context, jobs):
+        """Where the task remembers it: a retry never returns the result of other arguments."""
+        deferred(make(**FOREVER, deferrable=True), context)
+        deferred(make(**FOREVER, deferrable=True, model_name="other"), context)
+        assert [job["state"] == "cancelled" for job in jobs()] == ["task_state_store" in context, False]
+
+    def test_a_memory_of_a_newer_version_is_no_obstacle(self, make, context, jobs):
+        """After a downgrade OSAI's list tells."""
+        make().execute(context)
+        if "task_state_store" in context:
+            context["task_state_store"].set("osai_job", {"version": 9, "all": "different"})
+        make().execute(context)
+        assert len(jobs()) == 1
 
     def test_without_durability_every_try_submits(self, make, context, ti, jobs):
         """If the user wants it so."""
@@ -194,13 +217,27 @@ class TestResume:
             operator.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
         assert jobs()[0]["state"] == "cancelled"
 
-    def test_a_trigger_that_died_fails_the_task_and_not_the_job(self, make, context, jobs):
-        """A retry adopts it."""
+    def test_a_trigger_that_died_is_replaced_on_the_same_job_a_few_times(self, make, context, jobs):
+        """The job lives all the while; at last the task says so, and a retry adopts it."""
         operator = make(**FOREVER, deferrable=True)
         deferred(operator, context)
-        with pytest.raises(TaskDeferralError):
+        for _ in range(5):
+            with pytest.raises(TaskDeferred) as again:
+                operator.resume_execution("__fail__", {"error": "Trigger failure"}, context)
+            assert again.value.trigger.job_id == jobs()[0]["id"]
+        with pytest.raises(OsaiJobLost, match="its trigger stopped 6 times"):
             operator.resume_execution("__fail__", {"error": "Trigger failure"}, context)
-        assert jobs()[0]["state"] in ("queued", "running")
+        assert [job["state"] for job in jobs()] == ["running"]
+
+    def test_a_trigger_that_died_after_the_end_is_no_failure(self, make, context):
+        """What OSAI says counts."""
+        make().execute(context)
+        assert make().resume_execution("__fail__", {"error": "Trigger failure"}, context)["state"] == "succeeded"
+
+    def test_a_deferral_that_failed_before_there_was_a_job_is_passed_on(self, make, context):
+        """There is nothing to wait for."""
+        with pytest.raises(TaskDeferralError):
+            make().resume_execution("__fail__", {"error": "Trigger failure"}, context)
 
     def test_what_is_no_event_fails_for_good(self, make, context):
         """And is not taken for success."""

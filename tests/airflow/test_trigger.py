@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,8 +24,11 @@ ARGUMENTS = {
     "poll_interval": 3.0,
     "max_unreachable": 4.0,
     "deferrals": 1,
+    "cancel_on_kill": False,
     "version": 1,
 }
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
+"""Triggers as released versions wrote them. Never change one; add one when the arguments change."""
 
 
 def test_the_arguments_round_trip_through_json():
@@ -31,6 +37,16 @@ def test_the_arguments_round_trip_through_json():
     assert path == "airflow_provider_osai.triggers.job.OsaiJobTrigger"
     assert json.loads(json.dumps(arguments)) == ARGUMENTS
     assert OsaiJobTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, ARGUMENTS)
+
+
+def test_triggers_of_older_versions_inflate_unchanged():
+    """A task that was deferred before an upgrade goes on after it."""
+    assert GOLDEN
+    for golden in GOLDEN:
+        path, arguments = json.loads(golden.read_text())
+        module, _, name = path.rpartition(".")
+        trigger = getattr(importlib.import_module(module), name)(**arguments)
+        assert trigger.serialize()[1].items() >= arguments.items()
 
 
 @pytest.mark.parametrize("arguments", [{}, {"kind": None, "job_id": 7}, {"from_a_newer_version": {"x": 1}}])
@@ -114,6 +130,112 @@ def test_an_error_comes_out_as_an_event(job, arguments):
     for name, value in arguments.items():
         setattr(trigger, name, value)
     assert first_event(trigger).outcome is not Outcome.ENDED
+
+
+def test_a_token_that_is_replaced_in_the_middle_of_a_wait_is_read_again(job, sandbox, connection, monkeypatch):
+    """Somebody rotates the credentials; the task goes on."""
+    trigger = job("reads", reads=6)
+
+    async def main():
+        events = asyncio.ensure_future(anext(trigger.run()))
+        await asyncio.sleep(0.2)
+        sandbox.state.accounts.rotate("canary-of-the-new-token")
+        document = {"conn_type": "osai", "password": "canary-of-the-new-token", "extra": {"base_url": sandbox.base_url}}
+        monkeypatch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
+        return (await events).payload
+
+    assert JobEvent.read(asyncio.run(main())).state == "succeeded"
+
+
+class TestKill:
+    """Whether the job of a trigger that is stopped lives is decided by its task's state."""
+
+    @pytest.fixture
+    def killed(self, job, sandbox, mocker):
+        """Kill a trigger whose task is in a state, and return the state of its job."""
+
+        def kill(task_state: object, **options: object) -> str:
+            answer = {"side_effect": task_state} if isinstance(task_state, Exception) else {"return_value": task_state}
+            mocker.patch("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", **answer)
+            trigger = job("reads", reads=10**6, **options)
+            trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=2)
+            asyncio.run(trigger.on_kill())
+            return sandbox.control.record()["jobs"][0]["state"]
+
+        return kill
+
+    @pytest.mark.parametrize("state", ["failed", "success", "skipped", "scheduled", "queued", "running", None])
+    @pytest.mark.parametrize("key", ["t", "t_2"])
+    def test_a_task_that_was_marked_or_cleared_takes_its_job_with_it(self, killed, state, key):
+        """Mapped or not."""
+        assert killed({"r": {key: state}}) == "cancelled"
+
+    @pytest.mark.parametrize("known", [{"r": {"t_2": "deferred"}}, {"r": {}}, {}, RuntimeError("no answer")])
+    def test_a_task_that_still_waits_or_cannot_be_read_keeps_its_job(self, killed, known):
+        """The trigger was only moved, or nobody knows."""
+        assert killed(known) in ("queued", "running")
+
+    def test_with_cancel_on_kill_off_the_job_lives(self, killed):
+        """As the user wants it."""
+        assert killed({"r": {"t_2": "failed"}}, cancel_on_kill=False) in ("queued", "running")
+
+    def test_a_job_that_has_ended_is_not_cancelled(self, job, sandbox, mocker):
+        """A webhook may have woken the task before."""
+        states = {"return_value": {"r": {"t": "running"}}}
+        mocker.patch("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", **states)
+        trigger = job("immediate")
+        trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
+        asyncio.run(trigger.on_kill())
+        assert "training.cancel" not in sandbox.control.record()["counts"]
+
+    @pytest.mark.parametrize(("state", "lives"), [("deferred", True), ("failed", False)])
+    def test_before_3_3_a_cancelled_trigger_looks_for_itself(self, job, sandbox, mocker, state, lives):
+        """Airflow does not say there why it cancels; the cancellation goes on in any case."""
+        mocker.patch("airflow_provider_osai.triggers.job.AIRFLOW_TELLS_KILLS", False)
+        known = {"return_value": {"r": {"t": state}}}
+        mocker.patch("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", **known)
+        trigger = job("reads", reads=10**6)
+        trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
+
+        async def main():
+            waiting = asyncio.ensure_future(anext(trigger.run()))
+            await asyncio.sleep(0.3)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+
+        asyncio.run(main())
+        assert (sandbox.control.record()["jobs"][0]["state"] == "running") is lives
+
+    def test_a_kill_that_is_cancelled_itself_still_cancels_the_job(self, job, sandbox, mocker):
+        """Airflow 3.3 cancels a stopped trigger again and again while its kill is on the way."""
+
+        def slow(**_):
+            time.sleep(0.5)
+            return {"r": {"t": "failed"}}
+
+        mocker.patch("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", slow)
+        trigger = job("reads", reads=10**6)
+        trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
+
+        async def main():
+            kill = asyncio.ensure_future(trigger.on_kill())
+            await asyncio.sleep(0.1)
+            kill.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await kill
+            await asyncio.sleep(1.0)  # the triggerer's loop goes on
+
+        asyncio.run(main())
+        assert sandbox.control.record()["jobs"][0]["state"] == "cancelled"
+
+    @pytest.mark.parametrize("broken", [{"kind": "brewing"}, {"osai_conn_id": "none such"}, {"task_instance": None}])
+    def test_a_kill_never_raises(self, job, broken):
+        """Whatever the trigger is made of."""
+        trigger = job("reads", reads=10**6)
+        for name, value in broken.items():
+            setattr(trigger, name, value)
+        asyncio.run(trigger.on_kill())
 
 
 def test_a_cancellation_is_passed_on_and_the_job_lives(job, sandbox):

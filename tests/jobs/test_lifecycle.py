@@ -21,7 +21,7 @@ from airflow_provider_osai.api.errors import (
 )
 from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.api.requests import TrainingRequest
-from airflow_provider_osai.jobs.lifecycle import Watch, adopt_or_submit, cancel, find, outcome, submit, wait
+from airflow_provider_osai.jobs.lifecycle import Watch, cancel, find, outcome, submit, wait
 from airflow_provider_osai.jobs.pace import Pace
 from tests.jobs.conftest import Play, job
 
@@ -30,10 +30,6 @@ TRAINING = JobKind.TRAINING
 GONE = OsaiRequestError(404, "GET", "/Trainings/7", "")
 DOWN = OsaiUnreachable("down", sent=False)
 OPEN = OsaiUnreachable("timeout", sent=True)
-
-
-def reference(failed):
-    return f"ref-{failed}"
 
 
 def watch(play, **options):
@@ -89,40 +85,8 @@ class TestSubmit:
         assert play.sent == ["training.submit"]
 
 
-class TestAdopt:
-    """A retry takes up what lives, and passes over what failed."""
-
-    def test_nothing_there_means_submit(self, play, calls):
-        """The first try of a task."""
-        play.answers = {"training.list": [[]], "training.submit": [job("queued")]}
-        play.run(adopt_or_submit(calls, REQUEST, reference))
-        assert play.sent == ["training.list", "training.submit"]
-
-    @pytest.mark.parametrize("word", ["queued", "running", "succeeded", "never heard of"])
-    def test_a_job_that_lives_or_succeeded_is_adopted(self, play, calls, word):
-        """After a crash of the worker."""
-        play.answers = {"training.list": [[job(word, reference="ref-0")]]}
-        assert play.run(adopt_or_submit(calls, REQUEST, reference)).status == word
-        assert play.sent == ["training.list"]
-
-    @pytest.mark.parametrize("word", ["failed", "cancelled"])
-    def test_a_job_that_ended_badly_is_followed_by_a_new_one(self, play, calls, word):
-        """Under the next reference, so that it can be told from the first."""
-        submitted = []
-        play.answers = {
-            "training.list": [[job(word, reference="ref-0")], []],
-            "training.submit": [job("queued")],
-        }
-        send = play.send
-        play.send = lambda call: submitted.append(call.body) or send(call)
-        play.run(adopt_or_submit(calls, REQUEST, reference))
-        assert submitted[-1]["reference"] == "ref-1"
-
-    def test_without_a_list_it_submits(self, play, poor_calls):
-        """There is nothing to ask."""
-        play.answers = {"training.submit": [job("queued")]}
-        play.run(adopt_or_submit(poor_calls, REQUEST, reference))
-        assert play.sent == ["training.submit"]
+class TestFind:
+    """Whether a job is there that has our reference."""
 
     @pytest.mark.parametrize("status", [400, 404, 405, 501])
     def test_an_api_that_does_not_know_the_list_is_one_without(self, play, calls, status):
@@ -135,7 +99,7 @@ class TestAdopt:
         play.answers = {"training.list": [[job("running")]]}
         assert play.run(find(calls, TRAINING, "ref")) is None
 
-    def test_jobs_of_others_are_never_adopted(self, play, calls):
+    def test_jobs_of_others_are_never_ours(self, play, calls):
         """Also if the server's filter is broken."""
         play.answers = {"training.list": [[job("running", reference="other")]]}
         assert play.run(find(calls, TRAINING, "ref")) == []
@@ -206,12 +170,24 @@ class TestWait:
         play.run(wait(calls, TRAINING, "7", watch(play)))
         assert play.slept == [55.0]
 
-    @pytest.mark.parametrize("error", [OsaiAuthError("no"), OsaiContractError("no")])
-    def test_what_waiting_does_not_mend_ends_it(self, play, calls, error):
+    def test_what_waiting_does_not_mend_ends_it(self, play, calls):
         """The task says what to mend."""
-        play.answers = {"training.get": [error]}
-        with pytest.raises(type(error)):
+        play.answers = {"training.get": [OsaiContractError("no")]}
+        with pytest.raises(OsaiContractError):
             play.run(wait(calls, TRAINING, "7", watch(play)))
+        assert play.slept == []
+
+    def test_a_refused_token_is_borne_for_a_while(self, play, calls):
+        """Somebody may be about to replace it."""
+        play.answers = {"training.get": [*[OsaiAuthError("no")] * 10, job("succeeded")]}
+        assert play.run(wait(calls, TRAINING, "7", watch(play))).is_terminal
+
+    def test_a_token_that_stays_refused_ends_it_after_ten_minutes(self, play, calls):
+        """As what it is: waiting longer does not mend it."""
+        play.answers = {"training.get": [OsaiAuthError("no")]}
+        with pytest.raises(OsaiAuthError):
+            play.run(wait(calls, TRAINING, "7", watch(play)))
+        assert 600 <= play.now - 1000 <= 640
 
     def test_each_look_is_observed_with_the_pause_that_follows(self, play, calls):
         """For the log."""

@@ -1,0 +1,97 @@
+"""What a user does to a deferred task in a whole Airflow, and what becomes of its job."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from airflow_provider_osai.api.client import OsaiClient
+from airflow_provider_osai.demo.airflow import WholeAirflow
+from airflow_provider_osai.sandbox import Sandbox
+from tests.conftest import CANARY, SECRET, settings_for
+
+pytestmark = pytest.mark.e2e
+DAG = """
+from airflow.sdk import DAG
+from airflow_provider_osai.operators.training import OsaiTrainModelOperator
+
+with DAG("forever", schedule=None, params={"dataset": "none"}):
+    OsaiTrainModelOperator(
+        task_id="train", dataset_ids="{{ params.dataset }}", model_name="m", deferrable=True, poll_interval=1
+    )
+"""
+
+
+@pytest.fixture(scope="module")
+def osai():
+    with Sandbox(access_token=CANARY) as running:
+        running.control.script("training", "reads", reads=10**9)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def airflow(osai, tmp_path_factory):
+    dags = tmp_path_factory.mktemp("dags")
+    (dags / "forever.py").write_text(DAG)
+    connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
+    home = tmp_path_factory.mktemp("home")
+    with WholeAirflow(dags, home=home, connections={"osai_default": connection}, grace=3) as running:
+        running.wait_for_dag("forever")
+        yield running
+
+
+def until(true, what: str):
+    """Wait for something that must come true."""
+    deadline = time.monotonic() + 60
+    while not (answer := true()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.2)
+    return answer
+
+
+@pytest.fixture
+def job(airflow, osai):
+    """A run whose task is deferred on a job that does not end; the run's id, and a look at its jobs."""
+    with OsaiClient(settings_for(osai.base_url)) as client:
+        dataset = client.send(client.calls.create_dataset("d")).id
+    before = {job["id"] for job in osai.control.record()["jobs"]}
+    run_id = airflow.trigger("forever", {"dataset": dataset})
+
+    def jobs() -> list[str]:
+        return [job["state"] for job in osai.control.record()["jobs"] if job["id"] not in before]
+
+    until(lambda: airflow.task_instances("forever", run_id)[0]["state"] == "deferred", "the task is deferred")
+    until(lambda: jobs() == ["running"], "the job is looked at by the trigger")
+    return run_id, jobs
+
+
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_a_deferred_task_that_is_marked_takes_its_job_with_it(airflow, job, state):
+    """Nobody waits for it any more, so it must not bill."""
+    run_id, jobs = job
+    airflow.set_task_state("forever", run_id, "train", state)
+    until(lambda: jobs() == ["cancelled"], "the job is cancelled")
+
+
+def test_a_deferred_task_that_is_cleared_gets_a_new_job_and_the_old_one_is_cancelled(airflow, job):
+    """One job bills, not two."""
+    run_id, jobs = job
+    airflow.clear("forever", run_id)
+    until(lambda: jobs() == ["cancelled", "running"], "the old job is cancelled and a new one runs")
+
+
+def test_an_airflow_that_stops_leaves_the_job_running(osai, tmp_path):
+    """A deploy is not a kill."""
+    (tmp_path / "forever.py").write_text(DAG)
+    connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
+    with OsaiClient(settings_for(osai.base_url)) as client:
+        dataset = client.send(client.calls.create_dataset("d")).id
+    home = tmp_path / "home"
+    with WholeAirflow(tmp_path, home=home, connections={"osai_default": connection}, grace=3) as airflow:
+        airflow.wait_for_dag("forever")
+        airflow.trigger("forever", {"dataset": dataset})
+        until(lambda: osai.control.record()["jobs"][-1]["state"] == "running", "the job is looked at by the trigger")
+    assert osai.control.record()["jobs"][-1]["state"] == "running"
+    texts = [path.read_text(errors="replace") for path in airflow.all_logs()]
+    assert not any(SECRET.search(text) for text in texts)
