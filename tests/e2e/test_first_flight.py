@@ -53,7 +53,7 @@ def test_the_wait_was_in_the_triggerer(airflow, run_id):
 def test_the_task_links_to_the_job_in_the_portal(airflow, run_id, osai):
     """From Airflow's page of the task, by Airflow's own API."""
     links = airflow._get(f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/train_model/links")
-    job_id = airflow.xcom(DAG, run_id, "train_model", "job_id")
+    job_id = airflow.xcom(DAG, run_id, "train_model")["job_id"]
     assert links["extra_links"]["OSAI portal"] == f"{osai.portal_url}/trainings/{job_id}"
 
 
