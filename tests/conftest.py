@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -29,6 +30,8 @@ import pytest  # noqa: E402 - Airflow reads the environment when it is first imp
 from airflow_provider_osai.api.settings import OsaiSettings  # noqa: E402
 from airflow_provider_osai.sandbox import Sandbox  # noqa: E402
 
+AIRFLOW = os.environ.get("OSAI_TEST_PYTHON", sys.executable)
+"""The Python whose Airflow the end-to-end tests start; another one tests another version of Airflow."""
 SECRET = re.compile(rf"{CANARY}|canary-of-the-new-token|eyJ[\w-]{{8,}}\.eyJ")
 """The access token, or a JWT."""
 

@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
 from airflow_provider_osai.api.errors import OsaiAuthError, OsaiError, OsaiUnreachable
 from airflow_provider_osai.api.settings import REGIONS, OsaiSettings, unknown_extras
+from airflow_provider_osai.hooks.form import field_behaviour, form_widgets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +75,16 @@ class OsaiHook(BaseHook):
     async def _async_settings(self) -> OsaiSettings:
         connection = await get_async_connection(self.osai_conn_id, self)
         return self._checked(connection.password, await get_async_extra_dejson(connection))
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """Return the form's extra fields; asked by Airflow 3.1 only."""
+        return form_widgets()
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Return how the form's standard fields look; asked by Airflow 3.1 only."""
+        return field_behaviour()
 
     def _checked(self, password: str | None, extra: Mapping[str, Any]) -> OsaiSettings:
         if warning := unknown_extras(extra):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from importlib import import_module
 from importlib.metadata import entry_points, metadata
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import airflow
 import jsonschema
@@ -14,6 +16,7 @@ import pytest
 
 from airflow_provider_osai.api.settings import EXTRAS, REGIONS
 from airflow_provider_osai.get_provider_info import get_provider_info
+from airflow_provider_osai.hooks.osai import OsaiHook
 
 INFO = get_provider_info()
 CONNECTION = INFO["connection-types"][0]
@@ -92,3 +95,17 @@ def test_airflow_itself_takes_the_form():
         assert manager.hooks["osai"].hook_name == "OSAI"
         assert "extra__osai__region" in manager.connection_form_widgets
         assert manager.field_behaviours["osai"]["relabeling"] == {"password": "Access token"}
+
+
+def test_airflow_3_1_gets_the_same_form_from_the_hook(monkeypatch):
+    """It asks the hook for form fields, and stands in for the form library where that is missing."""
+    wtforms, rules = MagicMock(), MagicMock()
+    rules.any_of.side_effect = lambda allowed: ("any of", *allowed)
+    monkeypatch.setitem(sys.modules, "wtforms", wtforms)
+    monkeypatch.setitem(sys.modules, "wtforms.validators", rules)
+    fields = OsaiHook.get_connection_form_widgets()
+    assert set(fields) == set(CONNECTION["conn-fields"])
+    assert fields["webhook_secret"] is wtforms.PasswordField.return_value
+    assert fields["timeout"] is wtforms.IntegerField.return_value
+    assert wtforms.StringField.call_args_list[0].args[1][1] == ("any of", "eu", "us")
+    assert OsaiHook.get_ui_field_behaviour()["hidden_fields"] == CONNECTION["ui-field-behaviour"]["hidden-fields"]

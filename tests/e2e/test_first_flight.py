@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_osai.demo.airflow import WholeAirflow
 from airflow_provider_osai.sandbox import Sandbox
-from tests.conftest import CANARY, ROOT, SECRET
+from tests.conftest import AIRFLOW, CANARY, ROOT, SECRET
 
 DAG = "example_osai_retraining"
 pytestmark = pytest.mark.e2e
@@ -22,7 +22,8 @@ def osai():
 def airflow(osai, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
-    with WholeAirflow(ROOT / "example_dags", home=home, connections={"osai_default": connection}) as running:
+    connections = {"osai_default": connection}
+    with WholeAirflow(ROOT / "example_dags", home=home, connections=connections, executable=AIRFLOW) as running:
         yield running
 
 

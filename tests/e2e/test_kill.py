@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.demo.airflow import WholeAirflow
 from airflow_provider_osai.sandbox import Sandbox
-from tests.conftest import CANARY, SECRET, settings_for
+from tests.conftest import AIRFLOW, CANARY, SECRET, settings_for
 
 pytestmark = pytest.mark.e2e
 DAG = """
@@ -36,7 +36,9 @@ def airflow(osai, tmp_path_factory):
     (dags / "forever.py").write_text(DAG)
     connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
     home = tmp_path_factory.mktemp("home")
-    with WholeAirflow(dags, home=home, connections={"osai_default": connection}, grace=3) as running:
+    with WholeAirflow(
+        dags, home=home, connections={"osai_default": connection}, executable=AIRFLOW, grace=3
+    ) as running:
         running.wait_for_dag("forever")
         yield running
 
@@ -88,7 +90,9 @@ def test_an_airflow_that_stops_leaves_the_job_running(osai, tmp_path):
     with OsaiClient(settings_for(osai.base_url)) as client:
         dataset = client.send(client.calls.create_dataset("d")).id
     home = tmp_path / "home"
-    with WholeAirflow(tmp_path, home=home, connections={"osai_default": connection}, grace=3) as airflow:
+    with WholeAirflow(
+        tmp_path, home=home, connections={"osai_default": connection}, executable=AIRFLOW, grace=3
+    ) as airflow:
         airflow.wait_for_dag("forever")
         airflow.trigger("forever", {"dataset": dataset})
         until(lambda: osai.control.record()["jobs"][-1]["state"] == "running", "the job is looked at by the trigger")
