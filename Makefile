@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint unit clean
+.PHONY: demo test lint unit chaos clean
 
 demo: $(READY)  ## fly the retraining Dag in a whole Airflow against the sandbox; KEEP=1 leaves Airflow up
 	@$(BIN)/osai-airflow demo $(if $(KEEP),--keep)
@@ -18,6 +18,10 @@ lint: $(READY)
 
 unit: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile
+
+chaos: $(READY)  ## kill tasks at every step, break every call, and count what is doubled, lost or left running
+	$(BIN)/python -m tests.chaos.crash
+	$(BIN)/python -m tests.chaos.faults
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed" if not (3, 11) <= sys.version_info < (3, 14) else 0)'

@@ -1,0 +1,45 @@
+"""The crash matrix, which is quick, and a row of the fault matrix, as a part of all tests."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from tests.conftest import ROOT
+
+
+def run(matrix: str, *arguments: str) -> dict:
+    """Run a matrix in a process of its own, which forks and kills, and return its last line."""
+    command = [sys.executable, "-m", f"tests.chaos.{matrix}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    line = json.loads(done.stdout.splitlines()[-1])
+    assert (done.returncode == 0) is not any(line[n] for n in line if n not in ("cases", "seconds")), done.stderr[
+        -3000:
+    ]
+    return line
+
+
+def test_a_killed_task_leaves_exactly_one_job_and_its_retry_the_right_result():
+    """At every step, blocking and deferrable, with and without a memory or a list, retried and cleared."""
+    counts = run("crash")
+    assert counts.pop("cases") >= 100
+    counts.pop("seconds")
+    assert not any(counts.values()), counts
+
+
+def test_the_matrix_notices_operators_that_forget():
+    """It can fail."""
+    assert (
+        run("crash", "forget", "after training.submit")["doubled"]
+        + run("crash", "forget", "after kept")["left_running"]
+        > 0
+    )
+
+
+def test_a_task_that_meets_a_fault_ends_by_name_and_its_retry_with_one_job():
+    """The connection breaks after OSAI took the request: the fault that doubles jobs elsewhere."""
+    counts = run("faults", "reset")
+    assert counts.pop("cases") == 16
+    counts.pop("seconds")
+    assert not any(counts.values()), counts

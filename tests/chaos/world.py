@@ -1,0 +1,128 @@
+"""What the matrices share: a sandbox in a process of its own, and task instances whose memory is in files.
+
+Simulated here: Airflow's task instance and its state store, as files that survive a SIGKILL. Real: the operators, the
+trigger, the hook, the HTTP exchange, the sandbox, and the kill.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+HOME = tempfile.mkdtemp(prefix="osai-chaos-")
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+os.environ |= {"AIRFLOW_HOME": HOME, "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__CORE__UNIT_TEST_MODE": "True"}
+
+TOKEN = "chaos-access-token"
+LIVE = {"queued", "running"}
+
+
+class Osai:
+    """A sandbox in another process, scripted and read over HTTP."""
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+        self._http = httpx.Client(base_url=base_url.removesuffix("/api"), timeout=30.0)
+
+    def post(self, path: str, document: dict[str, Any] | None = None) -> None:
+        self._http.post(f"/sandbox/{path}", json=document).raise_for_status()
+
+    def clear_faults(self) -> None:
+        self._http.delete("/sandbox/faults").raise_for_status()
+
+    def jobs(self) -> list[dict[str, Any]]:
+        return self._http.get("/sandbox/record").raise_for_status().json()["jobs"]
+
+    def new_dataset(self) -> str:
+        jwt = self._http.post("/api/Users/SignIn", json=TOKEN).text.strip('"')
+        headers = {"Authorization": f"Bearer {jwt}"}
+        return self._http.post("/api/Datasets", json={"name": "d"}, headers=headers).raise_for_status().json()["id"]
+
+
+@contextmanager
+def sandbox():
+    """Run a sandbox in a process of its own."""
+    command = [sys.executable, "-m", "airflow_provider_osai.sandbox", "--access-token", TOKEN]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Osai(json.loads(process.stdout.readline())["base_url"])
+        finally:
+            process.terminate()
+
+
+class Files:
+    """A dict of JSON values, each in a file, written at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        path = self._folder / key
+        return json.loads(path.read_text()) if path.exists() else default
+
+    def set(self, key: str, value: Any) -> None:
+        temporary = self._folder / f".{key}"
+        temporary.write_text(json.dumps(value))
+        temporary.replace(self._folder / key)
+
+    def clear(self) -> None:
+        for path in self._folder.iterdir():
+            path.unlink()
+
+
+class TaskInstance:
+    """What operators use of Airflow's; XComs are files, and are cleared before a new try as Airflow does."""
+
+    task_id, dag_id, run_id, map_index = "task", "dag", "run", -1
+
+    def __init__(self, folder: Path, *, try_number: int, max_tries: int, tick: Callable[[str], None]) -> None:
+        self.try_number, self.max_tries, self._tick = try_number, max_tries, tick
+        self.start_date = datetime.now(UTC)
+        self._xcoms = Files(folder / "xcoms")
+        self._xcoms.clear()
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self._xcoms.set(key, value)
+        self._tick(f"after xcom.{key}")
+
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
+        return self._xcoms.get(key)
+
+
+def verdict(jobs: list[dict[str, Any]], outcome: dict[str, Any], before: set[str] = frozenset()) -> Counter[str]:
+    """Count what must not be after a task has ended: its jobs in OSAI, and what it returned.
+
+    :param before: jobs that had ended before the task was cleared.
+    """
+    done = [job["id"] for job in jobs if job["state"] == "succeeded" and job["id"] not in before]
+    return Counter(
+        doubled=len(done) > 1,
+        lost=not done,
+        left_running=sum(job["state"] in LIVE for job in jobs),
+        wrong_result=outcome.get("result", {}).get("job_id") not in done,
+    )
+
+
+def report(found: list[Counter[str]], started: float) -> int:
+    """Print the line of JSON, and return 0 only if all its counts are 0."""
+    names = ("doubled", "lost", "left_running", "wrong_result", "not_killed")
+    total = sum(found, Counter())
+    counts = {name: total[name] for name in names}
+    line = {"cases": len(found), **counts, "seconds": round(time.monotonic() - started, 1)}
+    sys.stdout.write(json.dumps(line) + "\n")
+    return 1 if any(counts.values()) else 0
