@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_osai.api.calls import Calls
 
-__all__ = ["OsaiOperator", "no_vain_retries", "started_at"]
+__all__ = ["OsaiFlowOperator", "OsaiOperator", "no_vain_retries", "started_at"]
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def started_at(context: Context) -> float:
 
 
 class OsaiOperator(BaseOperator):
-    """Runs one flow against OSAI and returns its value.
+    """Has a connection to OSAI.
 
     :param osai_conn_id: the connection's id.
     :param multiple_outputs: whether each key of the returned dict is an XCom of its own, so that a later task can take
@@ -58,16 +59,20 @@ class OsaiOperator(BaseOperator):
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.osai_conn_id = osai_conn_id
 
+    @cached_property
+    def hook(self) -> OsaiHook:
+        """The hook of this task's connection."""
+        return OsaiHook(self.osai_conn_id)
+
+
+class OsaiFlowOperator(OsaiOperator):
+    """Runs one flow against OSAI, on the worker from start to end, and returns its value."""
+
+    @abstractmethod
     def build_flow(self, calls: Calls) -> Flow[dict[str, Any]]:
-        """Return what this operator does."""
-        raise NotImplementedError
+        """Return what this operator does; raise OsaiArgumentError on a bad value."""
 
     def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
         """Run the flow; see the class."""
         with no_vain_retries(), self.hook.get_conn() as client:
             return run(self.build_flow(client.calls), client.send)
-
-    @cached_property
-    def hook(self) -> OsaiHook:
-        """The hook of this task's connection."""
-        return OsaiHook(self.osai_conn_id)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_osai.data.datasets import IfExists, ensure_dataset, upload_images
 from airflow_provider_osai.data.images import scan_folder
-from airflow_provider_osai.operators.base import OsaiOperator
+from airflow_provider_osai.operators.base import OsaiFlowOperator
 
 if TYPE_CHECKING:
     from airflow_provider_osai.api.calls import Calls
@@ -19,7 +19,7 @@ PROGRESS_EVERY = 500
 """Images between two lines of progress."""
 
 
-class OsaiCreateDatasetOperator(OsaiOperator):
+class OsaiCreateDatasetOperator(OsaiFlowOperator):
     """Makes a dataset with its categories, or takes the one of that name.
 
     Returns ``dataset_id``, ``name``, ``created`` and ``categories`` (id by name). Making datasets and categories is
@@ -33,7 +33,7 @@ class OsaiCreateDatasetOperator(OsaiOperator):
     :raises AirflowFailException: on a bad value, or if the dataset is there and *if_exists* is ``fail``.
     """
 
-    template_fields = ("name", "categories", "if_exists", *OsaiOperator.template_fields)
+    template_fields = ("name", "categories", "if_exists", *OsaiFlowOperator.template_fields)
 
     def __init__(
         self, *, name: str, categories: Sequence[str] = (), if_exists: str = IfExists.REUSE.value, **kwargs: Any
@@ -48,7 +48,7 @@ class OsaiCreateDatasetOperator(OsaiOperator):
         return ensure_dataset(calls, self.name, self.categories, self.if_exists)
 
 
-class OsaiUploadImagesOperator(OsaiOperator):
+class OsaiUploadImagesOperator(OsaiFlowOperator):
     """Sends the images of a folder into a dataset; the sub-folders are the categories, and missing ones are made.
 
     The dataset is locked meanwhile, and unlocked again whatever happens. Returns ``dataset_id``, ``images`` (how many)
@@ -65,7 +65,7 @@ class OsaiUploadImagesOperator(OsaiOperator):
         a category; nothing is sent then.
     """
 
-    template_fields = ("dataset_id", "source", *OsaiOperator.template_fields)
+    template_fields = ("dataset_id", "source", *OsaiFlowOperator.template_fields)
 
     def __init__(self, *, dataset_id: str, source: str, min_images_per_category: int = 3, **kwargs: Any) -> None:
         super().__init__(**kwargs)

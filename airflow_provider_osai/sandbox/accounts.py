@@ -56,7 +56,7 @@ class Accounts:
             raise Refused(401, "sign in and send the header 'Authorization: Bearer <token>'")
         options = {"verify_exp": False, "verify_iat": False}  # the injected clock decides, below
         try:
-            claims = jwt.decode(token.strip(), self._key, algorithms=["HS256"], options=options)  # type: ignore[arg-type]
+            claims = jwt.decode(token.strip(), self._key, algorithms=["HS256"], options=options)  # type: ignore[arg-type]  # a dict will do
         except jwt.InvalidTokenError:
             raise Refused(401, "this token was not issued here") from None
         if self._valid.get(claims["jti"], 0.0) <= self._clock():

