@@ -125,7 +125,7 @@ class OsaiJobOperator(OsaiOperator):
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Go on after the trigger fired: what counts is what OSAI says of the job now, not the event."""
         with no_vain_retries():
-            told = JobEvent.read(event)
+            told = self._of_my_job(JobEvent.read(event), context)
             kind = JobKind.parse(told.kind)
             self._job = (kind, told.job_id)
             with self._connected() as client:
@@ -171,6 +171,17 @@ class OsaiJobOperator(OsaiOperator):
                 run(cancel(client.calls, *self._job), client.send)
         except OsaiError as error:
             self.log.error("Could not cancel OSAI %s job %s, look into the portal: %s", *self._job, error)
+
+    def _of_my_job(self, told: JobEvent, context: Context) -> JobEvent:
+        """Return the event, or what it means for this task's job if it is about another.
+
+        After a clear, the trigger of before may see the end of its job, and Airflow may wake the new try with that.
+        """
+        mine = str(self._recall(context, "job_id") or told.job_id)
+        if told.job_id == mine:
+            return told
+        self.log.warning("Woken by an event about OSAI job %s; this task waits for %s", told.job_id, mine)
+        return told.model_copy(update={"job_id": mine, "outcome": Outcome.ERROR, "deferrals": 0})
 
     def _recall(self, context: Context, key: str) -> Any:
         ti = context["ti"]

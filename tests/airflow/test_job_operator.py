@@ -202,6 +202,17 @@ class TestResume:
             operator.execute_complete(context, event(Outcome.DEADLINE, jobs))
         assert jobs()[0]["state"] == "cancelled"
 
+    @pytest.mark.parametrize("outcome", list(Outcome))
+    def test_an_event_about_a_job_of_before_does_not_end_the_wait_for_this_one(self, make, context, jobs, outcome):
+        """After a clear, the old trigger may see its job cancelled, and Airflow wake the new try with that."""
+        operator = make(**FOREVER, deferrable=True)
+        deferred(operator, context)
+        stale = JobEvent(kind="training", job_id="of before", outcome=outcome, state="cancelled").payload()
+        with pytest.raises(TaskDeferred) as again:
+            operator.execute_complete(context, stale)
+        assert again.value.trigger.job_id == jobs()[0]["id"]
+        assert jobs()[0]["state"] in ("queued", "running")
+
     def test_a_trigger_that_always_stops_does_not_defer_for_ever(self, make, context, jobs):
         """Five times."""
         operator = make(**FOREVER, deferrable=True)

@@ -43,13 +43,12 @@ def airflow(osai, tmp_path_factory):
         yield running
 
 
-def until(true, what: str):
-    """Wait for something that must come true."""
+def until(look, wanted):
+    """Look until what is seen is what is wanted."""
     deadline = time.monotonic() + 60
-    while not (answer := true()):
-        assert time.monotonic() < deadline, what
+    while (seen := look()) != wanted and time.monotonic() < deadline:
         time.sleep(0.2)
-    return answer
+    assert seen == wanted
 
 
 @pytest.fixture
@@ -63,8 +62,8 @@ def job(airflow, osai):
     def jobs() -> list[str]:
         return [job["state"] for job in osai.control.record()["jobs"] if job["id"] not in before]
 
-    until(lambda: airflow.task_instances("forever", run_id)[0]["state"] == "deferred", "the task is deferred")
-    until(lambda: jobs() == ["running"], "the job is looked at by the trigger")
+    until(lambda: airflow.task_instances("forever", run_id)[0]["state"], "deferred")
+    until(jobs, ["running"])  # the trigger has looked at it
     return run_id, jobs
 
 
@@ -73,29 +72,35 @@ def test_a_deferred_task_that_is_marked_takes_its_job_with_it(airflow, job, stat
     """Nobody waits for it any more, so it must not bill."""
     run_id, jobs = job
     airflow.set_task_state("forever", run_id, "train", state)
-    until(lambda: jobs() == ["cancelled"], "the job is cancelled")
+    until(jobs, ["cancelled"])
 
 
 def test_a_deferred_task_that_is_cleared_gets_a_new_job_and_the_old_one_is_cancelled(airflow, job):
     """One job bills, not two."""
     run_id, jobs = job
     airflow.clear("forever", run_id)
-    until(lambda: jobs() == ["cancelled", "running"], "the old job is cancelled and a new one runs")
+    until(jobs, ["cancelled", "running"])
 
 
-def test_an_airflow_that_stops_leaves_the_job_running(osai, tmp_path):
-    """A deploy is not a kill."""
-    (tmp_path / "forever.py").write_text(DAG)
-    connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
-    with OsaiClient(settings_for(osai.base_url)) as client:
-        dataset = client.send(client.calls.create_dataset("d")).id
-    home = tmp_path / "home"
-    with WholeAirflow(
-        tmp_path, home=home, connections={"osai_default": connection}, executable=AIRFLOW, grace=3
-    ) as airflow:
-        airflow.wait_for_dag("forever")
-        airflow.trigger("forever", {"dataset": dataset})
-        until(lambda: osai.control.record()["jobs"][-1]["state"] == "running", "the job is looked at by the trigger")
-    assert osai.control.record()["jobs"][-1]["state"] == "running"
+def test_an_airflow_that_stops_and_starts_again_goes_on_with_the_same_job(tmp_path):
+    """A deploy is not a kill: the job lives meanwhile, and the task ends with its result."""
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    (dags / "forever.py").write_text(DAG)
+    with Sandbox(access_token=CANARY) as osai:
+        osai.control.script("training", "seconds", seconds=40)
+        connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
+        with OsaiClient(settings_for(osai.base_url)) as client:
+            dataset = client.send(client.calls.create_dataset("d")).id
+        options = {"home": tmp_path / "home", "connections": {"osai_default": connection}, "executable": AIRFLOW}
+        with WholeAirflow(dags, **options, grace=3) as airflow:
+            airflow.wait_for_dag("forever")
+            run_id = airflow.trigger("forever", {"dataset": dataset})
+            until(lambda: airflow.task_instances("forever", run_id)[0]["state"], "deferred")
+        assert [job["state"] for job in osai.control.record()["jobs"]] == ["running"]
+        with WholeAirflow(dags, **options, grace=3) as airflow:
+            assert airflow.wait("forever", run_id, timeout=120) == "success", airflow.failures("forever", run_id)
+            result = airflow.xcom("forever", run_id, "train")
+        assert [(job["id"], job["state"]) for job in osai.control.record()["jobs"]] == [(result["job_id"], "succeeded")]
     texts = [path.read_text(errors="replace") for path in airflow.all_logs()]
     assert not any(SECRET.search(text) for text in texts)
