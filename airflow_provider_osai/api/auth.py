@@ -64,8 +64,8 @@ class OsaiAuth(httpx.Auth):
         return True
 
     def share(self, other: OsaiAuth) -> None:
-        """Start with the sign-in that *other* has now."""
-        self._jwt, self._renew_at = other._jwt, other._renew_at
+        """Start with the access token and the sign-in that *other* has now."""
+        self._access_token, self._jwt, self._renew_at = other._access_token, other._jwt, other._renew_at
 
     # httpx asks for both flows. All they decide is below; they differ in the lock and in how a body is read.
 

@@ -69,8 +69,8 @@ class OsaiJobOperator(OsaiOperator):
     :param wait_for_completion: ``False``: return right after submission; an ``OsaiJobSensor`` can wait later.
     :param poll_interval: seconds between two looks at the job at the most; while it is young or nearly done they are
         closer together.
-    :param durable: a retry of the task adopts the job that an earlier try left running, where the API can list jobs.
-        ``False``: every try submits anew.
+    :param durable: a retry of the task adopts the job that an earlier try left running, and a cleared task cancels it
+        first; see docs/reliability.md. ``False``: every try submits anew.
     :param cancel_on_kill: cancel the job when the task is killed, marked or cleared, on a worker or while deferred.
     :param max_unreachable: seconds for which OSAI may be out of reach before the task gives up waiting. The job is not
         cancelled then.

@@ -26,7 +26,9 @@ __all__ = ["OsaiJobTrigger"]
 
 
 class OsaiJobTrigger(BaseTrigger):
-    """Waits for the end of one OSAI job and fires one event, a :class:`JobEvent`; it only reads.
+    """Waits for the end of one OSAI job and fires one event, a :class:`JobEvent`.
+
+    It only reads, unless its task is killed while it waits: then it cancels the job (see :meth:`on_kill`).
 
     Its arguments are plain JSON and hold no secret. They are a wire format: a deferred task may be resumed by a newer
     version of this package, so arguments are only ever added, and unknown ones are ignored.

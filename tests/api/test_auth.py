@@ -11,6 +11,7 @@ import httpx
 import jwt
 import pytest
 import respx
+from pydantic import SecretStr
 
 from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
 from airflow_provider_osai.api.errors import OsaiAuthError, OsaiContractError, OsaiUnreachable
@@ -204,3 +205,29 @@ def test_what_is_told_of_a_secret_is_awaited_before_the_jwt_is_used(osai):
     osai["me"].side_effect = answer
     asyncio.run(main())
     assert order == ["masked", "used"]
+
+
+@pytest.mark.parametrize("error", [httpx.ReadTimeout, httpx.ReadError, httpx.RemoteProtocolError])
+def test_a_sign_in_that_breaks_means_that_the_request_was_not_sent(osai, sender, error):
+    """However the sign-in itself broke, OSAI did not take what was to follow it."""
+    osai["sign_in"].side_effect = error("boom")
+    one = sender(settings_for(BASE), patience=0)
+    with pytest.raises(OsaiUnreachable) as caught:
+        one.send(one.client.calls.create_dataset("d"))
+    assert caught.value.sent is False
+
+
+def test_a_sibling_starts_with_the_token_and_the_sign_in_of_now(osai):
+    """A kill after the credentials were rotated needs the new ones."""
+    renewed = settings_for(BASE).model_copy(update={"access_token": SecretStr("canary-of-the-new-token")})
+    osai["me"].side_effect = [httpx.Response(401), httpx.Response(401), *[httpx.Response(200, json={"id": 1})] * 2]
+    osai["sign_in"].side_effect = lambda _: httpx.Response(200, text=token(name=str(time.time_ns())))
+    with OsaiClient(settings_for(BASE), renew=lambda: renewed) as client:
+        client.send(client.calls.me())
+        before = osai["sign_in"].call_count
+        with client.sibling(1.0) as other:
+            other.send(other.calls.me())
+            assert osai["sign_in"].call_count == before
+            osai["me"].side_effect = [httpx.Response(401), httpx.Response(200, json={"id": 1})]
+            other.send(other.calls.me())
+    assert json.loads(osai["sign_in"].calls.last.request.content) == "canary-of-the-new-token"
