@@ -7,22 +7,22 @@ import os
 import secrets
 import shutil
 import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
 
-from airflow_provider_osai.demo.keeper import end_all, members
+from airflow_provider_osai.demo.family import Family
 from airflow_provider_osai.demo.rest import AirflowClient, Login, WholeAirflowError
 
 __all__ = ["WholeAirflow"]
 
-HERE: Final = Path(__file__).parent
+LAUNCH: Final = Path(__file__).with_name("launch.py")
+PARTS: Final = ("api-server", "scheduler", "dag-processor", "triggerer")
 TAIL: Final = 2000
 """Characters of each log that a failed start shows."""
 SETTINGS: Final[Mapping[str, object]] = {
@@ -58,8 +58,9 @@ SETTINGS: Final[Mapping[str, object]] = {
 class WholeAirflow(AirflowClient):
     """Scheduler, Dag processor, triggerer and API server, from ``with`` to the end of its block.
 
-    What listens is the API server, on loopback and a free port. All processes are of one session and end with this
-    one, even if it is killed. Settings of the surrounding environment (``AIRFLOW_...``) do not reach it.
+    What listens is the API server, on loopback and a free port. All processes end with this one, even if it is killed.
+    Settings of the surrounding environment (``AIRFLOW_...``) do not reach it. :meth:`part` adds parts that can be
+    frozen, killed and started again while the others go on.
 
     :param dags: the Dag folder.
     :param home: Airflow's home, kept afterwards; ``None``: a temporary folder that is removed.
@@ -67,6 +68,8 @@ class WholeAirflow(AirflowClient):
     :param variables: Airflow variables.
     :param environment: environment variables for all processes; these win over everything that is set here.
     :param executable: the Python that has the Airflow to start.
+    :param parts: which parts are started and ended together; the API server and the scheduler must be among them.
+    :param database: SQLAlchemy's address of the metadata database, empty or migrated; a SQLite file if left out.
     :param timeout: seconds that the start may take.
     :param grace: seconds between SIGTERM and SIGKILL at the end. A running task uses them up, since Airflow's tasks
         answer SIGTERM with ``on_kill`` but go on; without running tasks the end takes half a second.
@@ -81,6 +84,8 @@ class WholeAirflow(AirflowClient):
         variables: Mapping[str, str] | None = None,
         environment: Mapping[str, str] | None = None,
         executable: str = sys.executable,
+        parts: Sequence[str] = PARTS,
+        database: str | None = None,
         timeout: float = 120.0,
         grace: float = 15.0,
     ) -> None:
@@ -92,11 +97,12 @@ class WholeAirflow(AirflowClient):
         self._variables = dict(variables or {})
         self._environment = dict(environment or {})
         self._executable = executable
+        self._parts = tuple(parts)
+        self._database = database
         self._timeout = timeout
         self._grace = grace
         self._keys = [secrets.token_urlsafe(64), secrets.token_urlsafe(32)]
-        self._keeper: subprocess.Popen[bytes] | None = None
-        self._leader = 0
+        self._families: list[Family] = []
 
     def __enter__(self) -> Self:
         try:
@@ -116,69 +122,70 @@ class WholeAirflow(AirflowClient):
     @property
     def processes(self) -> list[int]:
         """The ids of all living processes of this Airflow; empty once it is stopped."""
-        return members(self._leader) if self._leader else []
+        return [pid for family in self._families for pid in family.processes]
 
     @property
     def logs(self) -> Path:
-        """The folder of all logs: those of tasks, and below ``parts`` those of the four processes."""
+        """The folder of all logs: those of tasks, and below ``parts`` those of the parts."""
         return self.home / "logs"
 
     def all_logs(self) -> Iterator[Path]:
         """Yield every log file written so far."""
         yield from sorted(path for path in self.logs.rglob("*") if path.is_file())
 
+    def part(self, name: str, *command: str, env: Mapping[str, str] | None = None) -> Family:
+        """Return one more part, for instance a second triggerer, to be started and stopped at will.
+
+        :param name: what its log is called, below ``parts``.
+        :param command: what follows ``airflow`` on the command line.
+        :param env: environment variables for this part alone.
+        """
+        words = [self._executable, "-P", "-m", "airflow", *command]
+        return self._family(words, name, {**self._env(), **(env or {})})
+
     def stop(self) -> None:
         """End all processes, and remove a temporary home. Does nothing the second time.
 
         :raises WholeAirflowError: if a process survives even SIGKILL.
         """
-        keeper, self._keeper = self._keeper, None
-        if keeper is None:
+        families, self._families = self._families[::-1], []
+        if not families:
             return
         self._http.close()
-        try:
-            if keeper.stdin is not None:
-                keeper.stdin.close()
-            keeper.wait(self._grace + 10)
-        except subprocess.TimeoutExpired:
-            keeper.kill()
-            keeper.wait()
-        finally:
-            left = end_all(self._leader, 0)
-            if self._temporary:
-                shutil.rmtree(self.home, ignore_errors=True)
+        left = [pid for family in families for pid in family.stop()]
+        if self._temporary:
+            shutil.rmtree(self.home, ignore_errors=True)
         if left:
             raise WholeAirflowError(f"processes {left} of Airflow could not be ended")
 
     def _start(self) -> None:
         if self._temporary:
             self.home = Path(tempfile.mkdtemp(prefix="whole-airflow-"))
-        parts = self.logs / "parts"
-        parts.mkdir(parents=True, exist_ok=True)
-        passwords = self.home / "passwords.json"
-        passwords.touch(0o600)
-        passwords.write_text(json.dumps({self.login.user: self.login.password}) + "\n")
-        # -P: this folder, which has an airflow.py, must not become the first place for imports.
-        keeper = [sys.executable, "-P", str(HERE / "keeper.py"), str(os.getpid()), str(self._grace)]
-        launch = [self._executable, "-P", str(HERE / "launch.py"), str(parts)]
-        with (parts / "launch.log").open("ab") as output:
-            self._keeper = subprocess.Popen(  # noqa: S603 - our own words
-                [*keeper, str(self.home) if self._temporary else "", *launch],
-                stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=output,
-                env=self._env(passwords),
-                start_new_session=True,
-            )
-        self._leader = self._keeper.pid
+        logs = self.logs / "parts"
+        logs.mkdir(parents=True, exist_ok=True)
+        self._passwords.touch(0o600)
+        self._passwords.write_text(json.dumps({self.login.user: self.login.password}) + "\n")
+        launch = [self._executable, "-P", str(LAUNCH), str(logs), *self._parts]
+        self._family(launch, "launch", self._env()).start()
 
-    def _env(self, passwords: Path) -> dict[str, str]:
+    def _family(self, command: Sequence[str], name: str, env: Mapping[str, str]) -> Family:
+        output = self.logs / "parts" / f"{name}.log"
+        folder = self.home if self._temporary else None
+        family = Family(command, output, env, grace=self._grace, folder=folder)
+        self._families.append(family)
+        return family
+
+    @property
+    def _passwords(self) -> Path:
+        return self.home / "passwords.json"
+
+    def _env(self) -> dict[str, str]:
         settings = {
             **SETTINGS,
             "core.dags_folder": self.dags,
             "core.execution_api_server_url": f"{self.url}/execution/",
-            "core.simple_auth_manager_passwords_file": passwords,
-            "database.sql_alchemy_conn": f"sqlite:///{self.home / 'airflow.db'}",
+            "core.simple_auth_manager_passwords_file": self._passwords,
+            "database.sql_alchemy_conn": self._database or f"sqlite:///{self.home / 'airflow.db'}",
             "api.base_url": self.url,
             "api.port": httpx.URL(self.url).port,
             "api.secret_key": self._keys[1],
@@ -203,11 +210,11 @@ class WholeAirflow(AirflowClient):
         # Let this be it, while the other parts are still starting, and not the first task's.
         self._http.get("/execution/health", auth=None).raise_for_status()
         health = self._http.get("/api/v2/monitor/health", auth=None).raise_for_status().json()
-        parts = ("metadatabase", "scheduler", "triggerer", "dag_processor")
-        return all((health.get(part) or {}).get("status") == "healthy" for part in parts)
+        parts = [part.replace("-", "_") for part in self._parts if part != "api-server"]
+        return all((health.get(part) or {}).get("status") == "healthy" for part in ("metadatabase", *parts))
 
     def _alive(self) -> None:
-        if self._keeper is None or self._keeper.poll() is not None:
+        if not self._families or not self._families[0].is_running:
             raise WholeAirflowError(f"Airflow is not running.\n{self._tails()}")
 
     def _tails(self) -> str:

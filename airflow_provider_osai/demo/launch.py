@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -43,10 +44,11 @@ REST: Final = (
 FORKS: Final = sys.platform == "linux"
 
 
-def main(logs: Path) -> int:
+def main(logs: Path, names: Sequence[str]) -> int:
     """Migrate the database, start the parts, and return a code other than 0 as soon as one of them ends.
 
     :param logs: folder for the parts' output, a file each.
+    :param names: of PARTS.
     """
     keeper = os.getppid()
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
@@ -57,7 +59,7 @@ def main(logs: Path) -> int:
     if code:
         print(f"airflow db migrate ended with code {code}", flush=True)
         return 1
-    parts = {_start(name, arguments, logs): name for name, arguments in PARTS.items()}
+    parts = {_start(name, PARTS[name], logs): name for name in names}
     while os.getppid() == keeper:
         ended, status = os.waitpid(-1, os.WNOHANG)
         if ended in parts:
@@ -107,4 +109,4 @@ def _become(arguments: tuple[str, ...], output: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
