@@ -35,11 +35,21 @@ class Datasets:
     def create(self, name: str) -> DatasetRecord:
         """Make a dataset. Several may have the same name."""
         with self._lock:
-            dataset_id = self._new_id()
-            record = DatasetRecord(dataset_id, name, self._folder / dataset_id)
-            record.folder.mkdir(parents=True)
-            self._all[dataset_id] = record
+            record = self.draft(name)
+            self.add(record)
             return record
+
+    def draft(self, name: str) -> DatasetRecord:
+        """Make a dataset that nobody sees until it is added."""
+        dataset_id = self._new_id()
+        record = DatasetRecord(dataset_id, name, self._folder / dataset_id)
+        record.folder.mkdir(parents=True)
+        return record
+
+    def add(self, record: DatasetRecord) -> None:
+        """Show a draft to everybody."""
+        with self._lock:
+            self._all[record.id] = record
 
     def get(self, dataset_id: str) -> DatasetRecord:
         """Return a dataset as it is now; 404 if there is none."""
@@ -83,15 +93,15 @@ class Datasets:
             record = self.get(dataset_id)
             if any(category.name == name for category in record.categories.values()):
                 raise Refused(400, f"dataset {dataset_id} already has a category called {name}")
-            category = CategoryRecord(self._new_id(), name, dataset_id)
+            return self.ensure_category(record, name)
+
+    def ensure_category(self, record: DatasetRecord, name: str) -> CategoryRecord:
+        """Return the dataset's category of that name, made if it is missing."""
+        with self._lock:
+            category = next((one for one in record.categories.values() if one.name == name), None)
+            category = category or CategoryRecord(self._new_id(), name, record.id)
             record.categories[category.id] = category
             return category
-
-    def ensure_category(self, dataset_id: str, name: str) -> CategoryRecord:
-        """Return the category of that name, made if it is missing."""
-        with self._lock:
-            known = (category for category in self.get(dataset_id).categories.values() if category.name == name)
-            return next(known, None) or self.create_category(dataset_id, name)
 
     def start_upload(self, dataset_id: str) -> str:
         """Lock the dataset and return the upload's id; 409 if it is locked."""
@@ -134,10 +144,9 @@ class Datasets:
         return image
 
     def adopt_image(self, record: DatasetRecord, path: Path, source: ImageRecord, category: str | None) -> None:
-        """Add an image that a job has written to *path* inside the dataset's folder."""
-        with self._lock:
-            category_id = self.ensure_category(record.id, category).id if category else None
-            record.images[path.name] = ImageRecord(path.name, source.file_name, path, category_id)
+        """Add an image that a job has written to *path* inside the folder of its draft."""
+        category_id = self.ensure_category(record, category).id if category else None
+        record.images[path.name] = ImageRecord(path.name, source.file_name, path, category_id)
 
     def _uploading(self, dataset_id: str, upload_id: str) -> DatasetRecord:
         record = self.get(dataset_id)

@@ -7,6 +7,7 @@ import itertools
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from airflow_provider_osai.api.models import JobKind, JobState
@@ -103,7 +104,7 @@ class Jobs:
         with self._lock:
             job = self.get(kind, job_id)
             if not job.is_terminal:
-                job.stop.set()
+                job.stopped = True
                 if job.state is JobState.QUEUED or job.script.timing != "work":
                     self._end(job, Outcome(JobState.CANCELLED, "cancelled"))
             return job
@@ -124,7 +125,7 @@ class Jobs:
         """Cancel and forget all jobs. No webhook tells of it."""
         with self._lock:
             for job in self._all.values():
-                job.stop.set()
+                job.stopped = True
             self._all, self._by_reference, self._due = {}, {}, []
 
     def close(self) -> None:
@@ -146,7 +147,7 @@ class Jobs:
 
     def _start(self, job: JobRecord) -> bool:
         with self._lock:
-            if job.state is not JobState.QUEUED or job.stop.is_set():
+            if job.state is not JobState.QUEUED or job.stopped:
                 return False
             job.state, job.started_at = JobState.RUNNING, self._clock()
             return True
@@ -155,6 +156,8 @@ class Jobs:
         with self._lock:
             if job.is_terminal or job.id not in self._all:
                 return
+            if outcome.effect:
+                outcome.effect()
             job.state, job.message, job.result = outcome.state, outcome.message, outcome.result
             job.finished_at = self._clock()
             if job.state is JobState.SUCCEEDED:
@@ -176,7 +179,7 @@ class Jobs:
         except (JobProblem, Refused) as problem:
             return Outcome(JobState.FAILED, str(problem))
         except Exception as error:
-            if not job.stop.is_set():
+            if not job.stopped:
                 log.exception("%s job %s failed in a way that nobody thought of", job.kind, job.id)
             return Outcome(JobState.FAILED, f"{type(error).__name__}: {error}")
 
@@ -207,7 +210,7 @@ def _scripted(job: JobRecord, outcome: Outcome) -> Outcome:
     result: dict[str, Any] = dict(outcome.result or {})
     if job.script.metrics is not None:
         result["metrics"] = {**(result.get("metrics") or {}), **job.script.metrics}
-    return Outcome(outcome.state, job.script.message or outcome.message, result)
+    return replace(outcome, message=job.script.message or outcome.message, result=result)
 
 
 def datasets_of(request: JobRequest) -> list[str]:

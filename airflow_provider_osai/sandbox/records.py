@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -121,16 +121,20 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a job ended. ``result`` is in the words of the wire."""
+    """How a job ended. ``result`` is in the words of the wire; ``effect`` is called when the job ends, under the lock.
+
+    All that a job changes is its effect, so that nobody sees half of it, and a job that starts over repeats nothing.
+    """
 
     state: JobState = JobState.SUCCEEDED
     message: str | None = None
     result: dict[str, Any] | None = None
+    effect: Callable[[], None] | None = None
 
 
 @dataclass(slots=True, eq=False)
 class JobRecord:
-    """One job, from its submission on."""
+    """One job, from its submission on. ``stopped`` says that it was cancelled, which a running job has to notice."""
 
     id: str
     kind: JobKind
@@ -147,7 +151,7 @@ class JobRecord:
     result: dict[str, Any] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
     reads: int = 0
-    stop: threading.Event = field(default_factory=threading.Event)
+    stopped: bool = False
 
     @property
     def is_terminal(self) -> bool:
@@ -156,7 +160,7 @@ class JobRecord:
 
     def checkpoint(self) -> None:
         """Raise JobStopped if the job was cancelled."""
-        if self.stop.is_set():
+        if self.stopped:
             raise JobStopped
 
     def wire(self, word: str) -> dict[str, Any]:

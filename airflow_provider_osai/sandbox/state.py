@@ -67,6 +67,11 @@ class SandboxState:
                 raise Refused(404, f"there is no model {model_id}")
             return self.models[model_id]
 
+    def add_model(self, model: ModelRecord) -> None:
+        """Remember a model, or what has changed of it."""
+        with self.lock:
+            self.models[model.id] = model
+
     def converted(self, model_id: str, target: str | None) -> Path:
         """Return the model's file for *target*, which may be left out if there is only one."""
         with self.lock:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_provider_osai.api.models import JobKind, JobState
@@ -83,9 +85,11 @@ class Work:
             lambda line, progress: self._each_epoch(job, line, progress),
             base=base.classifier if base else None,
         )
-        model = self._add_model(request.model_name, model_type, metrics, classifier.categories, classifier)
+        model = ModelRecord(
+            self._state.new_id(), request.model_name, str(model_type), metrics, classifier.categories, classifier
+        )
         ignored = f"parameters that mean nothing here: {', '.join(settings.ignored)}" if settings.ignored else None
-        return Outcome(message=ignored, result={"modelId": model.id, "metrics": metrics})
+        return self._trained(model, ignored)
 
     def _simulated_training(self, name: str, dataset_ids: list[str], model_type: str) -> Outcome:
         with self._state.lock:
@@ -93,16 +97,12 @@ class Work:
             names = sorted({category.name for dataset in datasets for category in dataset.categories.values()})
             count = sum(len(dataset.images) for dataset in datasets)
         metrics = {"accuracy": 0.9, "f1": 0.9, "loss": 0.3, "images": count, "categories": len(names)}
-        model = self._add_model(name, model_type, metrics, tuple(names), None)
-        return Outcome(message="simulated: nothing was learned", result={"modelId": model.id, "metrics": metrics})
+        model = ModelRecord(self._state.new_id(), name, str(model_type), metrics, tuple(names))
+        return self._trained(model, "simulated: nothing was learned")
 
-    def _add_model(
-        self, name: str, model_type: str, metrics: dict[str, Any], categories: tuple[str, ...], classifier: Any
-    ) -> ModelRecord:
-        model = ModelRecord(self._state.new_id(), name, str(model_type), metrics, categories, classifier)
-        with self._state.lock:
-            self._state.models[model.id] = model
-        return model
+    def _trained(self, model: ModelRecord, message: str | None) -> Outcome:
+        result = {"modelId": model.id, "metrics": model.metrics}
+        return Outcome(message=message, result=result, effect=partial(self._state.add_model, model))
 
     def _each_epoch(self, job: JobRecord, line: dict[str, Any], progress: float) -> None:
         job.checkpoint()
@@ -124,11 +124,14 @@ class Work:
         conversion_id = self._state.new_id()
         path = self._state.folder / f"{conversion_id}.{'bin' if simulated else 'onnx'}"
         path.write_bytes(content)
-        with self._state.lock:
+
+        def effect() -> None:
             model.files[target] = path
+            self._state.add_model(model)
+
         message = f"simulated: the file for {request.target} holds no model" if simulated else None
         result = {"modelId": model.id, "conversionId": conversion_id, "metrics": {"bytes": len(content)}}
-        return Outcome(message=message, result=result)
+        return Outcome(message=message, result=result, effect=effect)
 
     def _predict(self, job: JobRecord, *, simulated: bool) -> Outcome:
         request = cast("PredictionRequest", job.request)
@@ -144,25 +147,25 @@ class Work:
         job.checkpoint()
         pairs = zip(chosen, said, strict=True)
         sure = [(image, *saying) for (image, _), saying in pairs if saying[1] >= request.min_confidence]
-        self._write_labels(request, sure)
         metrics = _prediction_metrics(len(images), len(sure), chosen, said)
         message = "simulated: the labels are made up" if simulated else None
-        return Outcome(message=message, result={"datasetId": request.dataset_id, "metrics": metrics})
+        result = {"datasetId": request.dataset_id, "metrics": metrics}
+        return Outcome(message=message, result=result, effect=partial(self._write_labels, request, sure))
 
     def _write_labels(self, request: PredictionRequest, sure: list[tuple[ImageRecord, str, float]]) -> None:
-        with self._state.lock:
-            for image, name, confidence in sure:
-                category = self._state.datasets.ensure_category(request.dataset_id, name)
-                label = Label(category.id, name, round(confidence, 5))
-                if request.mode is PredictionMode.REPLACE:
-                    image.category_id, image.annotations, image.labels = None, None, [label]
-                else:
-                    image.labels.append(label)
+        dataset = self._state.datasets.get(request.dataset_id)
+        for image, name, confidence in sure:
+            category = self._state.datasets.ensure_category(dataset, name)
+            label = Label(category.id, name, round(confidence, 5))
+            if request.mode is PredictionMode.REPLACE:
+                image.category_id, image.annotations, image.labels = None, None, [label]
+            else:
+                image.labels.append(label)
 
     def _manipulate(self, job: JobRecord, *, simulated: bool) -> Outcome:
         request = cast("ManipulationRequest", job.request)
         source = self._snapshot(request.dataset_id)
-        target = self._state.datasets.create(request.name)
+        target = self._state.datasets.draft(request.name)
         unknown = [o for o in request.operations if pictures.operation_name(o) not in pictures.OPERATIONS]
         operations = [] if simulated else request.operations
         try:
@@ -170,14 +173,15 @@ class Work:
                 self._vary(job, target, image, category, operations)
                 job.progress = (index + 1) / len(source)
         except BaseException:
-            self._state.datasets.delete(target.id)
+            shutil.rmtree(target.folder, ignore_errors=True)
             raise
         message = "simulated: the images were copied" if simulated else None
         if unknown and not simulated:
             names = ", ".join(sorted({pictures.operation_name(operation) or "without a type" for operation in unknown}))
             message = f"simulated: operations that are not known here changed nothing: {names}"
         metrics = {"images": len(source), "images_made": len(target.images)}
-        return Outcome(message=message, result={"datasetId": target.id, "metrics": metrics})
+        result = {"datasetId": target.id, "metrics": metrics}
+        return Outcome(message=message, result=result, effect=partial(self._state.datasets.add, target))
 
     def _vary(
         self, job: JobRecord, target: DatasetRecord, image: ImageRecord, category: str | None, operations: list[Any]

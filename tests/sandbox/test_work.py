@@ -7,6 +7,15 @@ import io
 import pytest
 from PIL import Image
 
+from airflow_provider_osai.api.requests import (
+    ConversionRequest,
+    ManipulationRequest,
+    PredictionRequest,
+    RetrainingRequest,
+)
+from airflow_provider_osai.sandbox.records import JobRecord
+from airflow_provider_osai.sandbox.scripts import Script
+from airflow_provider_osai.sandbox.work import Work
 from tests.sandbox.client import png, shades
 
 
@@ -184,6 +193,34 @@ def test_manipulation_that_fails_leaves_no_dataset_behind(trained):
     body = {"datasetId": trained.dataset_id, "name": "broken", "operations": [{"type": "rotation", "angle": 999}]}
     assert trained.run("Manipulations", **body)["status"] == "failed"
     assert trained.ok("GET", "/Datasets", params={"name": "broken"}) == []
+
+
+@pytest.mark.parametrize("kind", ["predictions", "manipulations", "conversions", "retrainings"])
+def test_what_a_job_changes_is_seen_when_it_ends_and_not_before(trained, kind):
+    """A job that is worked on and never ends leaves no half of anything."""
+    state, ids = trained.sandbox.state, {"dataset_id": trained.dataset_id, "model_id": trained.model_id}
+    request = {
+        "predictions": PredictionRequest(**ids),
+        "manipulations": ManipulationRequest(
+            dataset_id=trained.dataset_id, name="unseen", operations=[{"type": "resize"}]
+        ),
+        "conversions": ConversionRequest(model_id=trained.model_id, target="unseen"),
+        "retrainings": RetrainingRequest(
+            model_id=trained.model_id, dataset_ids=trained.dataset_id, model_name="unseen", parameters={"epochs": 1}
+        ),
+    }[kind]
+    known = seen(state, trained.dataset_id)
+    outcome = Work(state).perform(JobRecord("never-submitted", request.kind, request, Script(), 0.0))
+    assert seen(state, trained.dataset_id) == known
+    outcome.effect()
+    assert seen(state, trained.dataset_id) != known
+
+
+def seen(state, dataset_id):
+    """Return all that jobs change."""
+    labels = [len(image.labels) for image, _ in state.datasets.get(dataset_id).snapshot()]
+    files = [sorted(model.files) for model in state.models.values()]
+    return labels, files, [dataset.name for dataset in state.datasets.find(None)]
 
 
 def test_device_rental_is_simulated_and_says_so(trained):
