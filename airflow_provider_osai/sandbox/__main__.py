@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from airflow_provider_osai.sandbox.server import Sandbox
+from airflow_provider_osai.sandbox.store import FolderRefused
 
 __all__ = ["main"]
 
@@ -22,7 +23,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
-    with Sandbox(given.port, workers=given.workers, access_token=given.access_token) as sandbox:
+    try:
+        made = Sandbox(given.port, workers=given.workers, access_token=given.access_token, folder=given.folder)
+    except FolderRefused as refusal:
+        sys.stderr.write(f"osai-airflow sandbox: {refusal}\n")
+        return 1
+    with made as sandbox:
         line = json.dumps({"base_url": sandbox.base_url, "access_token": sandbox.access_token})
         if given.ready_file:
             _write_at_once(given.ready_file, line)
@@ -37,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, default=0, help="where to listen; 0 (default) takes a free port")
     parser.add_argument("--workers", type=int, default=2, help="how many jobs are worked on at once (default 2)")
     parser.add_argument("--access-token", help="the token that signs in; made up if left out")
+    parser.add_argument("--folder", type=Path, help="keep datasets, models and jobs here, and go on with what is here")
     parser.add_argument("--ready-file", type=Path, help="is written, with the same line, when the sandbox is ready")
     return parser
 

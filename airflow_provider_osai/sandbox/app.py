@@ -44,7 +44,7 @@ def create_app(state: SandboxState | None = None, *, contract: Contract | None =
     """Return a sandbox as an ASGI app: the API below ``/api``, job pages at the root, control below ``/sandbox``.
 
     ``app.state`` has ``sandbox`` (the state), ``control`` and ``webhooks``. A state that is made here is closed with
-    the app's lifespan.
+    the app's lifespan, which also goes on with the jobs that an earlier sandbox left in the state's folder.
 
     :param state: what the sandbox knows; an empty one if left out.
     :param contract: the words that it speaks; the defaults if left out.
@@ -56,6 +56,7 @@ def create_app(state: SandboxState | None = None, *, contract: Contract | None =
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> Any:
+        await run_in_threadpool(state.jobs.resume)
         yield
         await run_in_threadpool(routes.webhooks.close)
         if own:

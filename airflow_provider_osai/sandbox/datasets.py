@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import RLock
 from typing import IO, Any
 
 from airflow_provider_osai.sandbox import pictures
 from airflow_provider_osai.sandbox.records import CategoryRecord, DatasetRecord, ImageRecord, Refused
+from airflow_provider_osai.sandbox.store import Store
 
 __all__ = ["Datasets"]
 
@@ -18,7 +19,7 @@ __all__ = ["Datasets"]
 class Datasets:
     """The rules of datasets (docs.onestepai.com/how_to_use_api/image_upload).
 
-    :param folder: where images are stored.
+    :param store: where images and records are kept; what it has of them is there from the start.
     :param lock: the state's one lock.
     :param idle_unlock: seconds after which a forgotten upload unlocks its dataset.
     :param clock: seconds since the epoch.
@@ -26,11 +27,16 @@ class Datasets:
     """
 
     def __init__(
-        self, folder: Path, *, lock: RLock, idle_unlock: float, clock: Callable[[], float], new_id: Callable[[], str]
+        self, store: Store, *, lock: RLock, idle_unlock: float, clock: Callable[[], float], new_id: Callable[[], str]
     ) -> None:
-        self._folder, self._lock, self._idle_unlock = folder, lock, idle_unlock
+        self._store, self._lock, self._idle_unlock = store, lock, idle_unlock
         self._clock, self._new_id = clock, new_id
-        self._all: dict[str, DatasetRecord] = {}
+        self._all: dict[str, DatasetRecord] = {record.id: record for _, record in store.load(DatasetRecord)}
+        for record in self._all.values():
+            record.folder = store.files / record.id  # the folder may have been moved
+        for dataset_id, image in store.load(ImageRecord):
+            image.path = self._all[dataset_id].folder / image.id
+            self._all[dataset_id].images[image.id] = image
 
     def create(self, name: str) -> DatasetRecord:
         """Make a dataset. Several may have the same name."""
@@ -42,7 +48,7 @@ class Datasets:
     def draft(self, name: str) -> DatasetRecord:
         """Make a dataset that nobody sees until it is added."""
         dataset_id = self._new_id()
-        record = DatasetRecord(dataset_id, name, self._folder / dataset_id)
+        record = DatasetRecord(dataset_id, name, self._store.files / dataset_id)
         record.folder.mkdir(parents=True)
         return record
 
@@ -50,6 +56,12 @@ class Datasets:
         """Show a draft to everybody."""
         with self._lock:
             self._all[record.id] = record
+            self.keep(record, record.images.values())
+
+    def keep(self, record: DatasetRecord, images: Iterable[ImageRecord] = ()) -> None:
+        """Have the store keep what has changed of a dataset, and those of its images that have changed."""
+        self._store.keep(record)
+        self._store.keep(*images, owner=record.id)
 
     def get(self, dataset_id: str) -> DatasetRecord:
         """Return a dataset as it is now; 404 if there is none."""
@@ -78,6 +90,7 @@ class Datasets:
         with self._lock:
             record = self.unlocked(dataset_id)
             del self._all[dataset_id]
+            self._store.drop(record)
         shutil.rmtree(record.folder, ignore_errors=True)
 
     def clear(self) -> None:
@@ -93,7 +106,9 @@ class Datasets:
             record = self.get(dataset_id)
             if any(category.name == name for category in record.categories.values()):
                 raise Refused(400, f"dataset {dataset_id} already has a category called {name}")
-            return self.ensure_category(record, name)
+            category = self.ensure_category(record, name)
+            self.keep(record)
+            return category
 
     def ensure_category(self, record: DatasetRecord, name: str) -> CategoryRecord:
         """Return the dataset's category of that name, made if it is missing."""
@@ -109,6 +124,7 @@ class Datasets:
             record = self.unlocked(dataset_id)
             record.upload, record.touched = self._new_id(), self._clock()
             record.uploads.add(record.upload)
+            self.keep(record)
             return record.upload
 
     def finish_upload(self, dataset_id: str, upload_id: str) -> None:
@@ -119,6 +135,7 @@ class Datasets:
                 raise Refused(404, f"dataset {dataset_id} has no upload {upload_id}")
             if record.upload == upload_id:
                 record.upload = None
+                self.keep(record)
 
     def add_image(self, dataset_id: str, upload_id: str, file: IO[bytes], **details: Any) -> ImageRecord:
         """Take one image of an open upload: on disk, and only if it can be decoded.
@@ -137,10 +154,12 @@ class Datasets:
         image = ImageRecord(image_id, details.get("file_name") or image_id, path, category_id, annotations)
         with self._lock:
             try:
-                self._uploading(dataset_id, upload_id).images[image_id] = image
+                record = self._uploading(dataset_id, upload_id)
             except Refused:
                 path.unlink(missing_ok=True)
                 raise
+            record.images[image_id] = image
+            self.keep(record, [image])
         return image
 
     def adopt_image(self, record: DatasetRecord, path: Path, source: ImageRecord, category: str | None) -> None:

@@ -14,6 +14,7 @@ from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.api.requests import JobRequest
 from airflow_provider_osai.sandbox.records import JobProblem, JobRecord, JobStopped, Outcome, Refused
 from airflow_provider_osai.sandbox.scripts import Script
+from airflow_provider_osai.sandbox.store import Store
 from airflow_provider_osai.sandbox.work import Work, forced
 from airflow_provider_osai.sandbox.workers import Pool
 
@@ -22,6 +23,8 @@ __all__ = ["Jobs"]
 TICK = 0.05
 """Seconds between looks at the clock for jobs that end by it."""
 
+CANCELLED = Outcome(JobState.CANCELLED, "cancelled")
+
 log = logging.getLogger(__name__)
 
 
@@ -29,6 +32,7 @@ class Jobs:
     """The rules of jobs.
 
     :param work: does them, or makes up their results.
+    :param store: where records are kept; the jobs that it has are there from the start, and go on with :meth:`resume`.
     :param workers: how many are worked on at once.
     :param lock: the state's one lock.
     :param clock: seconds since the epoch.
@@ -36,9 +40,16 @@ class Jobs:
     """
 
     def __init__(
-        self, work: Work, *, workers: int, lock: threading.RLock, clock: Callable[[], float], new_id: Callable[[], str]
+        self,
+        work: Work,
+        store: Store,
+        *,
+        workers: int,
+        lock: threading.RLock,
+        clock: Callable[[], float],
+        new_id: Callable[[], str],
     ) -> None:
-        self._work, self._lock, self._clock, self._new_id = work, lock, clock, new_id
+        self._work, self._store, self._lock, self._clock, self._new_id = work, store, lock, clock, new_id
         self.on_end: Callable[[JobRecord], None] = lambda _: None
         self._all: dict[str, JobRecord] = {}
         self._by_reference: dict[tuple[JobKind, str], list[JobRecord]] = {}
@@ -47,6 +58,22 @@ class Jobs:
         self._closed = threading.Event()
         self._ticker: threading.Thread | None = None
         self._pool: Pool[JobRecord] = Pool(workers, self._run, "osai-worker")
+        for _, job in store.load(JobRecord):
+            self._remember(job)
+            if job.script.timing == "work" and not job.is_terminal and not job.stopped:
+                job.start_over()
+
+    def resume(self) -> None:
+        """Go on with the jobs that an earlier process left: queue them, let the clock run. Twice is harmless."""
+        with self._lock:
+            left = [job for job in self._all.values() if job.script.timing == "work" and not job.is_terminal]
+            for job in left:
+                if job.stopped:
+                    self._end(job, CANCELLED)
+            if self._due:
+                self._tick_from_now_on()
+        for job in left:
+            self._pool.put(job)
 
     def submit(
         self, request: JobRequest, script: Script, *, reference: str | None = None, webhook_url: str | None = None
@@ -54,15 +81,14 @@ class Jobs:
         """Queue a job, or do with it what the *script* says."""
         with self._lock:
             job = JobRecord(self._new_id(), request.kind, request, script, self._clock(), reference, webhook_url)
-            self._all[job.id] = job
-            if reference:
-                self._by_reference.setdefault((job.kind, reference), []).append(job)
+            if script.timing in ("immediate", "seconds"):
+                self._start(job)
+            self._remember(job)
             if script.timing == "immediate":
-                self._start(job)
                 self._end(job, self._made_up(job))
-            elif script.timing == "seconds":
-                self._start(job)
-                heapq.heappush(self._due, (job.created_at + script.seconds, next(self._order), job))
+            else:
+                self._store.keep(job)
+            if script.timing == "seconds":
                 self._tick_from_now_on()
         if script.timing == "work":
             self._pool.put(job)
@@ -106,7 +132,9 @@ class Jobs:
             if not job.is_terminal:
                 job.stopped = True
                 if job.state is JobState.QUEUED or job.script.timing != "work":
-                    self._end(job, Outcome(JobState.CANCELLED, "cancelled"))
+                    self._end(job, CANCELLED)
+                else:
+                    self._store.keep(job)
             return job
 
     def uses(self, dataset_id: str) -> bool:
@@ -143,7 +171,16 @@ class Jobs:
             job.progress = max(job.progress, min(1.0, job.reads / (job.script.reads + 1)))
             if job.reads > job.script.reads:
                 self._end(job, self._made_up(job))
+        if job.script.counts_reads:
+            self._store.keep(job)
         return job
+
+    def _remember(self, job: JobRecord) -> None:
+        self._all[job.id] = job
+        if job.reference:
+            self._by_reference.setdefault((job.kind, job.reference), []).append(job)
+        if job.script.timing == "seconds" and not job.is_terminal:
+            heapq.heappush(self._due, (job.created_at + job.script.seconds, next(self._order), job))
 
     def _start(self, job: JobRecord) -> bool:
         with self._lock:
@@ -156,12 +193,14 @@ class Jobs:
         with self._lock:
             if job.is_terminal or job.id not in self._all:
                 return
-            if outcome.effect:
-                outcome.effect()
-            job.state, job.message, job.result = outcome.state, outcome.message, outcome.result
-            job.finished_at = self._clock()
-            if job.state is JobState.SUCCEEDED:
-                job.progress = 1.0
+            with self._store.at_once():
+                if outcome.effect:
+                    outcome.effect()
+                job.state, job.message, job.result = outcome.state, outcome.message, outcome.result
+                job.finished_at = self._clock()
+                if job.state is JobState.SUCCEEDED:
+                    job.progress = 1.0
+                self._store.keep(job)
             self.on_end(job)
 
     def _run(self, job: JobRecord) -> None:
@@ -175,7 +214,7 @@ class Jobs:
                 return forced(job, job.script.end)
             return _scripted(job, self._work.perform(job))
         except JobStopped:
-            return Outcome(JobState.CANCELLED, "cancelled")
+            return CANCELLED
         except (JobProblem, Refused) as problem:
             return Outcome(JobState.FAILED, str(problem))
         except Exception as error:

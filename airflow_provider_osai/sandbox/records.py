@@ -95,6 +95,13 @@ class DatasetRecord:
     upload: str | None = None
     touched: float = 0.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave out the images when pickled: each is a record of its own, or every upload would write all of them."""
+        return DatasetRecord, (
+            *(self.id, self.name, self.folder, self.categories),
+            *({}, self.uploads, self.upload, self.touched),
+        )
+
     def category_of(self, image: ImageRecord) -> str | None:
         """Return the name of the image's category: the user's word first, else the last model's."""
         if image.category_id:
@@ -157,6 +164,10 @@ class JobRecord:
     def is_terminal(self) -> bool:
         """Whether the job has ended."""
         return self.state in TERMINAL_STATES
+
+    def start_over(self) -> None:
+        """Wait in the queue again, as if nobody had worked on the job."""
+        self.state, self.started_at, self.progress, self.history = JobState.QUEUED, None, 0.0, []
 
     def checkpoint(self) -> None:
         """Raise JobStopped if the job was cancelled."""

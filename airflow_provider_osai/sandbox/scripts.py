@@ -49,6 +49,11 @@ class Script(BaseModel):
     word: str | None = None
     word_reads: int | None = Field(default=None, ge=0)
 
+    @property
+    def counts_reads(self) -> bool:
+        """Whether how a job goes or looks depends on how often it was read."""
+        return self.timing == "reads" or self.word_reads is not None
+
     @model_validator(mode="after")
     def _ends(self) -> Self:
         if self.end is not None and self.end not in TERMINAL_STATES:

@@ -77,7 +77,7 @@ class Sandbox:
         return self
 
     def stop(self) -> None:
-        """Stop listening, end the jobs and remove what was stored."""
+        """Stop listening, end the jobs and remove what was stored, unless that is in a folder of the user."""
         if self._server and self._thread:
             self._server.should_exit = True
             self._thread.join(10.0)

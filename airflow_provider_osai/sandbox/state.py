@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
-import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from airflow_provider_osai.sandbox.datasets import Datasets
 from airflow_provider_osai.sandbox.jobs import Jobs, datasets_of
 from airflow_provider_osai.sandbox.records import JobRecord, ModelRecord, Refused
 from airflow_provider_osai.sandbox.scripts import Script
+from airflow_provider_osai.sandbox.store import FolderStore, Store
 from airflow_provider_osai.sandbox.work import Work
 
 __all__ = ["SandboxState"]
@@ -26,6 +26,14 @@ __all__ = ["SandboxState"]
 class SandboxState:
     """A sandbox's memory and rules; images and converted models lie in a temporary folder until :meth:`close`.
 
+    With a *folder*, datasets, models and jobs lie there too, written before a client has its answer: the next state of
+    the same folder goes on with them, even after a SIGKILL. What was queued or worked on starts over as soon as an app
+    starts; other jobs go on by their reads or by the clock. As with a real server, nobody is signed in any more (401),
+    and a webhook that was about to be sent is lost. Nor does the folder have what control was told and has seen:
+    scripts for jobs to come, armed faults, the record of requests.
+
+    :param folder: is made if it is missing; for one sandbox at a time, and only a folder of your own: what is in it is
+        trusted (see :mod:`~airflow_provider_osai.sandbox.store`). A temporary one without records if left out.
     :param access_token: the only token that signs in; made up if left out.
     :param token_lifetime: seconds that a JWT lives.
     :param single_session: whether signing in anew ends older JWTs.
@@ -39,6 +47,7 @@ class SandboxState:
     def __init__(
         self,
         *,
+        folder: str | Path | None = None,
         access_token: str | None = None,
         token_lifetime: float = 3600.0,
         single_session: bool = False,
@@ -51,14 +60,18 @@ class SandboxState:
         self.access_token = access_token or f"sandbox-{secrets.token_urlsafe(24)}"
         self.quoted_jwt, self.clock, self.new_id = quoted_jwt, clock, new_id
         self.lock = threading.RLock()
-        self._temporary = tempfile.TemporaryDirectory(prefix="osai-sandbox-", ignore_cleanup_errors=True)
-        self.folder = Path(self._temporary.name)
+        self.store = Store() if folder is None else FolderStore(Path(folder))
+        self.folder = self.store.files
         self.accounts = Accounts(
             self.access_token, lifetime=token_lifetime, single_session=single_session, clock=clock, new_id=new_id
         )
-        self.datasets = Datasets(self.folder, lock=self.lock, idle_unlock=idle_unlock, clock=clock, new_id=new_id)
-        self.models: dict[str, ModelRecord] = {}
-        self.jobs = Jobs(Work(self), workers=workers, lock=self.lock, clock=clock, new_id=new_id)
+        self.datasets = Datasets(self.store, lock=self.lock, idle_unlock=idle_unlock, clock=clock, new_id=new_id)
+        self.models = {model.id: model for _, model in self.store.load(ModelRecord)}
+        for model in self.models.values():
+            model.files = {target: self.folder / path.name for target, path in model.files.items()}
+        self.jobs = Jobs(Work(self), self.store, workers=workers, lock=self.lock, clock=clock, new_id=new_id)
+        files = {path.name for model in self.models.values() for path in model.files.values()}
+        self.store.sweep(files | {dataset.id for dataset in self.datasets.find(None)})
 
     def model(self, model_id: str) -> ModelRecord:
         """Return a model; 404 if there is none."""
@@ -71,6 +84,7 @@ class SandboxState:
         """Remember a model, or what has changed of it."""
         with self.lock:
             self.models[model.id] = model
+            self.store.keep(model)
 
     def converted(self, model_id: str, target: str | None) -> Path:
         """Return the model's file for *target*, which may be left out if there is only one."""
@@ -114,6 +128,7 @@ class SandboxState:
     def reset(self) -> None:
         """Forget jobs, models and datasets. Who is signed in stays so."""
         with self.lock:
+            self.store.clear()
             self.jobs.clear()
             self.datasets.clear()
             for model in self.models.values():
@@ -122,9 +137,9 @@ class SandboxState:
             self.models = {}
 
     def close(self) -> None:
-        """Stop the workers and remove the folder."""
+        """Stop the workers, and remove the folder if it is temporary."""
         self.jobs.close()
-        self._temporary.cleanup()
+        self.store.close()
 
     def __enter__(self) -> Self:
         return self

@@ -161,6 +161,7 @@ class Work:
                 image.category_id, image.annotations, image.labels = None, None, [label]
             else:
                 image.labels.append(label)
+        self._state.datasets.keep(dataset, [image for image, _, _ in sure])
 
     def _manipulate(self, job: JobRecord, *, simulated: bool) -> Outcome:
         request = cast("ManipulationRequest", job.request)

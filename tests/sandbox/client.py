@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import http.server
 import io
+import json
+import queue
 import time
 from collections.abc import Iterable
 from typing import Any, Self
@@ -90,3 +93,26 @@ class Api(httpx.Client):
 
     def train(self, dataset_id: str, **parameters: Any) -> dict[str, Any]:
         return self.run("Trainings", datasetIds=[dataset_id], modelName="m", parameters=parameters)
+
+
+class Receiver(http.server.ThreadingHTTPServer):
+    """Takes webhooks; answers with ``statuses``, one after the other, then with 200."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.taken: queue.Queue[dict[str, Any]] = queue.Queue()
+        self.statuses: list[int] = []
+        self.url = f"http://127.0.0.1:{self.server_port}/hook?token=t"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Receiver
+
+    def do_POST(self) -> None:
+        self.server.taken.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        """Say nothing."""

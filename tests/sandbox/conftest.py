@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from airflow_provider_osai.sandbox import Sandbox, SandboxState
 from tests.conftest import CANARY
-from tests.sandbox.client import Api, shades
+from tests.sandbox.client import Api, Receiver, shades
 
 
 class Clock:
@@ -64,3 +65,13 @@ def trained() -> Iterator[Any]:
         client.training = client.train(client.dataset_id)
         client.model_id = client.training["result"]["modelId"]
         yield client
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

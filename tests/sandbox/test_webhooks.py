@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import http.server
-import json
-import queue
-import threading
-from collections.abc import Iterator
-from typing import Any
-
 import pytest
 
 from airflow_provider_osai.api.contract import Contract
@@ -17,39 +10,6 @@ from airflow_provider_osai.sandbox import Sandbox
 from tests.sandbox.client import Api, shades
 
 RENTAL = {"device": "jetson", "duration": 60}
-
-
-class Receiver(http.server.ThreadingHTTPServer):
-    """Takes webhooks; answers with ``statuses``, one after the other, then with 200."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.taken: queue.Queue[dict[str, Any]] = queue.Queue()
-        self.statuses: list[int] = []
-        self.url = f"http://127.0.0.1:{self.server_port}/hook?token=t"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Receiver
-
-    def do_POST(self) -> None:
-        self.server.taken.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        self.send_response(self.server.statuses.pop(0) if self.server.statuses else 200)
-        self.send_header("content-length", "0")
-        self.end_headers()
-
-    def log_message(self, *args: Any) -> None:
-        """Say nothing."""
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_webhook_tells_of_a_job_that_was_really_done(api, receiver):

@@ -1,0 +1,369 @@
+"""A sandbox with a folder goes on where the one before was stopped or killed."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_osai.api.models import JobKind, JobState
+from airflow_provider_osai.api.requests import DeviceRentalRequest, TrainingRequest
+from airflow_provider_osai.sandbox import Sandbox, SandboxState
+from airflow_provider_osai.sandbox.scripts import Script
+from airflow_provider_osai.sandbox.store import FolderRefused
+from tests.conftest import CANARY
+from tests.sandbox.client import Api, png, shades
+
+RENTAL = DeviceRentalRequest(device="jetson", duration=60)
+KIND = JobKind.DEVICE_RENTAL
+BODY = {"device": "jetson", "duration": 60}
+ENDLESS = {"epochs": 1_000_000}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """One that is not there yet."""
+    return tmp_path / "kept" / "here"
+
+
+@pytest.fixture
+def kept(folder, clock):
+    """Make a state of the folder; without workers if not told otherwise."""
+    return lambda workers=0: SandboxState(folder=folder, workers=workers, clock=clock, access_token="right")
+
+
+@contextmanager
+def process(folder, port=0):
+    """A sandbox as a process of its own, and a client; killed at the end."""
+    command = [sys.executable, "-m", "airflow_provider_osai.sandbox", "--folder", str(folder), "--port", str(port)]
+    command += ["--access-token", CANARY]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as running:
+        try:
+            said = json.loads(running.stdout.readline())
+            with Api(SimpleNamespace(**said, portal=said["base_url"].removesuffix("/api"))) as client:
+                yield client
+        finally:
+            running.kill()
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory):
+    """What the first sandbox of a folder answered, and where."""
+    folder = tmp_path_factory.mktemp("whole")
+    with Sandbox(folder=folder) as sandbox, Api(sandbox) as api:
+        made = SimpleNamespace(folder=folder, dataset=api.dataset(shades(), name="shades"))
+        made.model = api.train(made.dataset)["result"]["modelId"]
+        api.run("Conversions", modelId=made.model, target="onnx")
+        api.run("Predictions", modelId=made.model, datasetId=made.dataset)
+        body = {"datasetId": made.dataset, "name": "more", "operations": [{"type": "rotation"}]}
+        made.more = api.run("Manipulations", **body)["result"]["datasetId"]
+        made.paths = [*paths(made), *job_paths(api)]
+        made.answers, made.jobs = answers(api, made), sandbox.control.record()["jobs"]
+        made.labels = [sandbox.control.images(one) for one in (made.dataset, made.more)]
+        made.old = api.headers["Authorization"]
+    return made
+
+
+@pytest.fixture
+def again(before, tmp_path):
+    """A second sandbox, of a copy of that folder: nothing in it says where it was."""
+    shutil.copytree(before.folder, tmp_path / "copy")
+    with Sandbox(folder=tmp_path / "copy") as sandbox, Api(sandbox) as client:
+        yield client
+
+
+class TestStopped:
+    """After an orderly stop, in one process."""
+
+    def test_everything_is_answered_as_before(self, before, again):
+        """Datasets, categories, models, converted files, ended jobs with their history, labels, the jobs' order."""
+        assert len(before.jobs) == 4
+        assert any(b"valAccuracy" in answer for answer in before.answers)
+        assert answers(again, before) == before.answers
+        assert again.sandbox.control.record()["jobs"] == before.jobs
+        assert [again.sandbox.control.images(one) for one in (before.dataset, before.more)] == before.labels
+
+    def test_the_model_is_as_real_as_it_was(self, before, again):
+        """It predicts what it learned, on the images that were there too, and a retraining goes on from it."""
+        for dataset_id in (before.dataset, again.dataset(shades(4))):
+            predicted = again.run("Predictions", modelId=before.model, datasetId=dataset_id)
+            assert (predicted["message"], predicted["result"]["metrics"]["accuracy"]) == (None, 1.0)
+        body = {"modelId": before.model, "datasetIds": [before.dataset], "modelName": "m2"}
+        retrained = again.run("Retrainings", **body, parameters={"epochs": 1})
+        assert retrained["result"]["metrics"]["accuracy"] == 1.0
+
+    def test_who_was_signed_in_is_not_any_more(self, before, again):
+        """As after the restart of a real server; the client signs in anew."""
+        assert again.get("/Datasets", headers={"Authorization": before.old}).status_code == 401
+        assert again.get("/Datasets").status_code == 200
+
+
+def paths(made):
+    """Return the addresses of the datasets, their categories, and the model with its file."""
+    datasets = (made.dataset, made.more)
+    found = [f"/Datasets/{one}" for one in datasets] + [f"/Categories?datasetId={one}" for one in datasets]
+    return [*found, "/Datasets", f"/Models/{made.model}", f"/Models/{made.model}/Download?target=onnx"]
+
+
+def job_paths(api):
+    resources = {"conversion": "Conversions", "manipulation": "Manipulations"}
+    resources |= {"prediction": "Predictions", "training": "Trainings"}
+    return [f"/{resources[job['kind']]}/{job['id']}" for job in api.sandbox.control.record()["jobs"]]
+
+
+def answers(api, made):
+    """Return what is answered, to the byte."""
+    got = [api.get(path) for path in made.paths]
+    assert {answer.status_code for answer in got} == {200}
+    return [answer.content for answer in got]
+
+
+class TestKilled:
+    """After SIGKILL, as processes."""
+
+    def test_uploads_go_on(self, folder):
+        """Images that were taken are there, and the open upload takes more, on the same address."""
+        with process(folder) as api:
+            dataset_id = api.dataset()
+            upload_id = api.ok("POST", f"/Datasets/{dataset_id}/StartUploading")["id"]
+            made = api.ok("POST", "/Categories", json={"datasetId": dataset_id, "name": "dark"})
+            taken = [api.image(dataset_id, upload_id, png(i), categoryId=made["id"]).json()["id"] for i in range(5)]
+        with process(folder, port=api.base_url.port) as again:
+            assert again.base_url == api.base_url
+            assert again.ok("GET", f"/Datasets/{dataset_id}") == {
+                "id": dataset_id,
+                "name": "data",
+                "locked": True,
+                "imageCount": 5,
+            }
+            taken.append(again.image(dataset_id, upload_id, png(9), categoryId=made["id"]).json()["id"])
+            finish = f"/Datasets/{dataset_id}/FinishUploading"
+            assert again.ok("POST", finish, params={"datasetUploadId": upload_id}) == {}
+            shown = again.get(f"{again.sandbox.portal}/sandbox/datasets/{dataset_id}/images").json()
+        assert [(image["id"], image["category"]) for image in shown] == [(one, "dark") for one in taken]
+
+    def test_jobs_go_on_each_in_its_way(self, folder):
+        """Ended ones stay ended; reads are counted on; the clock has gone on; work starts over, with the same job."""
+        with process(folder) as api:
+            ids = {}
+            for timing, details in (("immediate", {}), ("reads", {"reads": 3}), ("seconds", {"seconds": 3600})):
+                script(api, timing=timing, **details)
+                ids[timing] = api.ok("POST", "/DeviceRentals", json={**BODY, "reference": timing})["id"]
+            api.ok("GET", f"/DeviceRentals/{ids['reads']}")
+            known = {timing: api.ok("GET", f"/DeviceRentals/{job_id}") for timing, job_id in ids.items()}
+        with process(folder) as again:
+            seen = {timing: again.ok("GET", "/DeviceRentals", params={"reference": timing}) for timing in ids}
+            ended = [again.ok("GET", f"/DeviceRentals/{ids['reads']}")["status"] for _ in range(2)]
+        assert [seen["immediate"], seen["seconds"]] == [[known["immediate"]], [known["seconds"]]]
+        assert known["immediate"]["status"] == "succeeded"
+        assert (known["reads"]["progress"], seen["reads"][0]["progress"]) == (0.5, 0.75)
+        assert ended == ["succeeded", "succeeded"]
+
+    def test_a_training_that_was_worked_on_starts_over(self, folder):
+        """The same job, with a history of its own; cancelled then, it stays cancelled through a second kill."""
+        with process(folder) as api:
+            job_id = endless(api)
+            first = api.ok("GET", f"/Trainings/{job_id}")
+        with process(folder) as again:
+            working(again, job_id)
+            job = again.ok("GET", f"/Trainings/{job_id}")
+            again.ok("POST", f"/Trainings/{job_id}/Cancel")
+        with process(folder) as third:
+            assert third.ended("Trainings", job_id)["status"] == "cancelled"
+        assert (job["createdAt"], job["reference"]) == (first["createdAt"], "r")
+        assert job["startedAt"] > first["startedAt"]
+        assert job["history"][0] == first["history"][0]
+
+
+def script(api, **details):
+    assert api.post(f"{api.sandbox.portal}/sandbox/scripts", json=details).status_code == 204
+
+
+def endless(api):
+    """Submit a training that does not end by itself, and return its id when it is worked on."""
+    body = {"datasetIds": [api.dataset(shades(3))], "modelName": "m", "parameters": ENDLESS, "reference": "r"}
+    return working(api, api.ok("POST", "/Trainings", json=body)["id"])
+
+
+def working(api, job_id):
+    while not api.ok("GET", f"/Trainings/{job_id}")["history"]:
+        time.sleep(0.02)
+    return job_id
+
+
+class TestJobs:
+    """What becomes of jobs, by a clock that is moved by hand."""
+
+    def test_job_by_seconds_ends_by_the_clock(self, kept, clock):
+        """Not so many seconds after the restart."""
+        with kept() as state:
+            job = state.submit(RENTAL, Script(timing="seconds", seconds=60))
+        clock.now += 59
+        with kept() as state:
+            assert state.jobs.get(KIND, job.id).state is JobState.RUNNING
+            clock.now += 1
+            assert state.jobs.get(KIND, job.id).state is JobState.SUCCEEDED
+
+    def test_queued_job_is_worked_on_after_the_restart(self, kept):
+        """And found by its reference."""
+        with kept() as state:
+            dataset = state.datasets.create("empty")
+            request = TrainingRequest(dataset_ids=dataset.id, model_name="m")
+            job = state.submit(request, reference="r")
+        with kept(workers=1) as state, Sandbox(state=state) as sandbox, Api(sandbox) as api:
+            assert "nothing to train on" in api.ended("Trainings", job.id)["message"]
+            assert [one.id for one in state.jobs.find(JobKind.TRAINING, None, "r")] == [job.id]
+
+    def test_job_whose_cancelling_was_asked_for_never_succeeds(self, kept):
+        """Also if no worker had noticed yet, and without a worker now."""
+        with kept() as state:
+            job = state.submit(RENTAL)
+            state.jobs._start(job)  # as a worker does, who is then killed
+            state.jobs.cancel(KIND, job.id)
+            assert job.state is JobState.RUNNING
+        with kept() as state:
+            state.jobs.resume()
+            assert state.jobs.get(KIND, job.id).state is JobState.CANCELLED
+
+    def test_job_that_is_locked_by_work_is_so_after_the_restart(self, kept):
+        """Its dataset cannot be deleted under it."""
+        with kept() as state:
+            dataset = state.datasets.create("d")
+            state.submit(TrainingRequest(dataset_ids=dataset.id, model_name="m"))
+        with kept() as state:
+            assert state.jobs.uses(dataset.id)
+
+    @pytest.mark.parametrize("details", [{"timing": "seconds", "seconds": 60}, {"timing": "work"}])
+    def test_webhook_of_a_job_that_ends_after_the_restart_is_sent(self, kept, clock, receiver, details):
+        """Even if its time was up before."""
+        with kept() as state:
+            job = state.submit(RENTAL, Script(**details), webhook_url=receiver.url)
+        clock.now += 61
+        with kept(workers=1) as state, Sandbox(state=state):
+            assert receiver.taken.get(timeout=20) == {"id": job.id, "kind": "device_rental", "status": "succeeded"}
+        assert receiver.taken.empty()
+
+    def test_status_word_that_counts_reads_goes_on_counting(self, kept):
+        """Three reads are three, with a restart between them."""
+        with kept() as state:
+            job = state.submit(RENTAL, Script(word="Pondering", word_reads=2))
+            state.jobs.read(KIND, job.id)
+        with kept() as state:
+            assert [state.jobs.read(KIND, job.id).reads for _ in range(2)] == [2, 3]
+
+
+class TestFolder:
+    """What is in the folder, and what is not."""
+
+    def test_what_was_deleted_does_not_come_back(self, kept):
+        """A dataset goes with its images."""
+        with kept() as state:
+            gone, stays = state.datasets.create("gone"), state.datasets.create("stays")
+            upload(state, gone, 3)
+            state.delete_dataset(gone.id)
+        with kept() as state:
+            assert [dataset.id for dataset in state.datasets.find(None)] == [stays.id]
+            assert [path.name for path in state.folder.iterdir()] == [stays.id]
+
+    def test_reset_empties_it(self, kept):
+        """For the next sandbox too."""
+        with kept() as state:
+            upload(state, state.datasets.create("d"), 3)
+            state.submit(TrainingRequest(dataset_ids=[state.datasets.find(None)[0].id], model_name="m"))
+            state.submit(RENTAL, Script(timing="immediate"))
+            state.reset()
+        with kept() as state:
+            assert (state.jobs.everything(), state.datasets.find(None), state.models) == ([], [], {})
+            assert list(state.folder.iterdir()) == []
+
+    def test_what_a_killed_job_had_begun_is_removed(self, kept):
+        """Half a dataset and a file that no model has; nothing outside of the sandbox's own folder."""
+        with kept() as state:
+            draft = state.datasets.draft("never added")
+            (draft.folder / "image").touch()
+            (state.folder / "file.onnx").touch()
+            (state.folder.parent / "mine.txt").touch()
+        with kept() as state:
+            assert list(state.folder.iterdir()) == []
+            assert (state.folder.parent / "mine.txt").exists()
+
+    def test_only_its_owner_may_read_it_and_the_access_token_is_not_in_it(self, folder):
+        """Nor is the JWT; checked while it runs, since SQLite has files of its own then."""
+        with Sandbox(folder=folder, access_token=CANARY) as sandbox, Api(sandbox) as api:
+            api.dataset({"": [png()]})
+            api.ok("POST", "/DeviceRentals", json=BODY)
+            secrets = [CANARY.encode(), api.headers["Authorization"].removeprefix("Bearer ").encode()]
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            assert len([path for path in files if "sqlite3" in path.name]) >= 2
+            assert not [path for path in files if "sqlite3" in path.name and path.stat().st_mode & 0o077]
+            assert not [path for path in files for secret in secrets if secret in path.read_bytes()]
+
+    def test_taking_an_image_does_not_write_those_before_it(self, kept):
+        """Else 1,800 of them would be written 1,800 times."""
+        with kept() as state:
+            dataset = state.datasets.create("d")
+            upload(state, dataset, 1)
+            one = len(pickle.dumps(dataset))
+            upload(state, dataset, 50)
+            assert len(dataset.images) == 51
+            assert len(pickle.dumps(dataset)) < 2 * one
+
+    def test_without_a_folder_nothing_but_images_is_written(self):
+        """As ever; and it goes when the sandbox does."""
+        with SandboxState() as state:
+            upload(state, state.datasets.create("d"), 2)
+            state.submit(RENTAL, Script(timing="immediate"))
+            files = [path for path in state.folder.rglob("*") if path.is_file()]
+            assert {path.name for path in files} == set(state.datasets.find(None)[0].images)
+        assert not state.folder.exists()
+
+    def test_second_sandbox_is_refused_while_the_first_runs(self, kept, folder):
+        """In the same process and as another, in one line; the first does not notice."""
+        command = [sys.executable, "-m", "airflow_provider_osai.sandbox", "--folder", str(folder)]
+        with kept() as state:
+            with pytest.raises(FolderRefused, match="another sandbox uses"):
+                kept()
+            other = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
+            state.datasets.create("d")
+        assert (other.returncode, other.stdout) == (1, "")
+        assert other.stderr == f"osai-airflow sandbox: another sandbox uses {folder}\n"
+        with kept() as state:
+            assert len(state.datasets.find(None)) == 1
+
+    @pytest.mark.parametrize("harm", ["PRAGMA user_version = 99", "UPDATE record SET data = x'00'"])
+    def test_what_cannot_be_read_is_refused_and_left_as_it_is(self, kept, folder, harm):
+        """The message names the file; the folder is free again."""
+        with kept() as state:
+            state.datasets.create("d")
+        with sqlite3.connect(folder / "sandbox.sqlite3") as database:
+            database.execute(harm)
+        database.close()
+        for _ in range(2):
+            with pytest.raises(FolderRefused, match=r"sandbox\.sqlite3 cannot be read .* new folder"):
+                kept()
+
+    def test_what_is_no_database_is_refused(self, kept, folder):
+        """And stays what it is."""
+        folder.mkdir(parents=True)
+        (folder / "sandbox.sqlite3").write_text("my diary, for nobody's eyes\n" * 100)
+        with pytest.raises(FolderRefused, match="not a database"):
+            kept()
+        assert (folder / "sandbox.sqlite3").read_text().startswith("my diary")
+
+
+def upload(state, dataset, count):
+    """Add images in an upload of their own."""
+    upload_id = state.datasets.start_upload(dataset.id)
+    for i in range(count):
+        state.datasets.add_image(dataset.id, upload_id, io.BytesIO(png(i)), file_name=f"{i}.png")
+    state.datasets.finish_upload(dataset.id, upload_id)
