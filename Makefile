@@ -1,6 +1,8 @@
 # Nothing but Python 3.11+ and make is needed; each Python has a virtual environment of its own.
+# AIRFLOW=3.1 or 3.2 takes the newest patch of that Airflow, in an environment of its own, rather than the newest of all.
 PYTHON ?= python3
-VENV ?= .venv
+VENV ?= .venv$(AIRFLOW:%=-airflow%)
+CONSTRAINTS := constraints$(AIRFLOW:%=-airflow%).txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -19,16 +21,15 @@ lint: $(READY)
 unit: $(READY)
 	$(BIN)/pytest -n 2 --dist loadfile
 
-chaos: $(READY)  ## kill tasks at every step, break every call, and count what is doubled, lost or left running
-	$(BIN)/python -m tests.chaos.crash
-	$(BIN)/python -m tests.chaos.faults
+chaos: $(READY)  ## kill whatever can be killed, break every call, and count what is doubled, lost or left running
+	@$(BIN)/python -m tests.chaos
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed" if not (3, 11) <= sys.version_info < (3, 14) else 0)'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint $(CONSTRAINTS) --editable '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

@@ -10,6 +10,7 @@ import atexit
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -53,15 +55,40 @@ class Osai:
         return self._http.post("/api/Datasets", json={"name": "d"}, headers=headers).raise_for_status().json()["id"]
 
 
+class Server:
+    """A sandbox in a process of its own that can be killed; with a folder, it knows its jobs again when it is back.
+
+    :param folder: where it keeps them.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._kept = ["--folder", str(folder)] if folder else []
+        self._port = 0
+        self._process: subprocess.Popen[str] | None = None
+        self.osai: Osai = self.start()
+
+    def start(self) -> Osai:
+        """Run it, at the same address as before."""
+        command = [sys.executable, "-m", "airflow_provider_osai.sandbox", "--access-token", TOKEN, *self._kept]
+        self._process = subprocess.Popen([*command, "--port", str(self._port)], stdout=subprocess.PIPE, text=True)
+        base_url = json.loads(self._process.stdout.readline())["base_url"]
+        self._port = urlsplit(base_url).port
+        return Osai(base_url)
+
+    def end(self, signum: signal.Signals = signal.SIGTERM) -> None:
+        """End it."""
+        with self._process as process:
+            process.send_signal(signum)
+
+
 @contextmanager
-def sandbox():
+def sandbox(folder: Path | None = None):
     """Run a sandbox in a process of its own."""
-    command = [sys.executable, "-m", "airflow_provider_osai.sandbox", "--access-token", TOKEN]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield Osai(json.loads(process.stdout.readline())["base_url"])
-        finally:
-            process.terminate()
+    server = Server(folder)
+    try:
+        yield server.osai
+    finally:
+        server.end()
 
 
 class Files:

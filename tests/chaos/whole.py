@@ -1,0 +1,359 @@
+"""The whole-Airflow matrix: real schedulers, triggerers and workers on PostgreSQL, and what befalls them.
+
+``python -m tests.chaos.whole [SCENARIO ...]`` prints a row for each scenario and, last, a line of JSON that counts what
+must not be. A case is one task instance. Simulated: OSAI (the sandbox), and the grace after a deadline (5 s for 300).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from airflow_provider_osai.demo.airflow import WholeAirflow
+from airflow_provider_osai.demo.family import Family
+from tests.chaos.postgres import postgres
+from tests.chaos.world import LIVE, TOKEN, Server, report
+
+AIRFLOW = os.environ.get("OSAI_TEST_PYTHON", sys.executable)
+"""The Python whose Airflow is started; another one tests another version of Airflow."""
+DAGS = Path(__file__).parent / "dags"
+TRIGGERER = ("triggerer", "--skip-serve-logs")
+SECONDS = 25.0
+"""How long each job runs."""
+SETTLED = 20.0
+"""Seconds within which a job that nobody wants must be at its end after its task."""
+IMPATIENT = {
+    "AIRFLOW__CORE__PARALLELISM": "16",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "10",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
+}
+"""How soon Airflow gives up a part that fell silent; minutes by default."""
+
+
+@dataclass
+class Run:
+    """One run of a Dag of jobs, and the jobs that it has in OSAI."""
+
+    stage: Stage
+    dag_id: str
+    run_id: str
+
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        """Its task instances by task."""
+        return {task["task_id"]: task for task in self.stage.airflow.task_instances(self.dag_id, self.run_id)}
+
+    def until(self, state: str, *task_ids: str) -> None:
+        """Wait until tasks, all if none is named, are in a state."""
+
+        def there() -> bool:
+            tasks = self.tasks()
+            return all(tasks[task_id]["state"] == state for task_id in task_ids or tasks)
+
+        until(there, f"tasks of {self.dag_id} are {state}")
+
+    def job_of(self, task_id: str) -> str | None:
+        """The id of the job that a task has told."""
+        try:
+            return self.stage.airflow.xcom(self.dag_id, self.run_id, task_id, "job_id")
+        except LookupError:
+            return None
+
+    def end(self) -> str:
+        """Wait for its end."""
+        return self.stage.airflow.wait(self.dag_id, self.run_id, timeout=180)
+
+
+@dataclass
+class Stage:
+    """What a scenario plays on: one Airflow, one OSAI, and the parts that it has started."""
+
+    airflow: WholeAirflow
+    server: Server
+    before: set[str] = field(default_factory=set)
+    runs: list[Run] = field(default_factory=list)
+
+    def begin(self, dag_id: str, seconds: float = SECONDS) -> Run:
+        """Start a run whose jobs take so many seconds."""
+        osai = self.server.osai
+        osai.post("scripts", {"kind": "training", "timing": "seconds", "seconds": seconds})
+        self.runs.append(Run(self, dag_id, self.airflow.trigger(dag_id, {"dataset": osai.new_dataset()})))
+        return self.runs[-1]
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """The jobs of this scenario."""
+        return [job for job in self.server.osai.jobs() if job["id"] not in self.before]
+
+    @contextmanager
+    def triggerer(self, name: str) -> Iterator[Family]:
+        """A triggerer that can be frozen and killed."""
+        with self.airflow.part(name, *TRIGGERER) as part:
+            yield part
+
+    def running(self, count: int) -> None:
+        """Wait until so many jobs run in OSAI."""
+        until(lambda: sum(job["state"] == "running" for job in self.jobs()) == count, f"{count} jobs run")
+
+    def all_ended(self) -> bool:
+        """Wait until no job lives; whether that came true."""
+        try:
+            until(lambda: not any(job["state"] in LIVE for job in self.jobs()), "no job lives", SETTLED)
+        except AssertionError:
+            return False
+        return True
+
+
+def until(true: Callable[[], bool], what: str, patience: float = 90.0) -> None:
+    """Look until it is true."""
+    deadline = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
+        time.sleep(0.3)
+
+
+def verdict(stage: Stage, *runs: Run, calm: bool = True) -> list[Counter[str]]:
+    """Count, for each task that submits a job, what must not be once its run has ended well.
+
+    :param calm: whether each task must have had one job only; else jobs that were cancelled do not count.
+    """
+    told = [(run, task_id) for run in runs if run.end() for task_id in sorted(run.tasks())]
+    stage.all_ended()
+    jobs = {job["id"]: job["state"] for job in stage.jobs()}
+    results: list[str | None] = []
+    found: list[Counter[str]] = []
+    for run, task_id in told:
+        state = run.tasks()[task_id]["state"]
+        result = run.stage.airflow.xcom(run.dag_id, run.run_id, task_id)["job_id"] if state == "success" else None
+        found.append(Counter(lost=state != "success", wrong_result=jobs.get(result) != "succeeded"))
+        if task_id.startswith("train"):
+            results.append(result)
+    extra = [job for job, state in jobs.items() if state != "cancelled" or calm]
+    found[0] += Counter(
+        doubled=len(extra) - len(results),
+        wrong_result=len(results) - len(set(results)),
+        left_running=sum(state in LIVE for state in jobs.values()),
+    )
+    return found
+
+
+def killed_triggerer(stage: Stage, signum: signal.Signals = signal.SIGKILL) -> list[Counter[str]]:
+    """A triggerer ends with deferred tasks and sensors, and another one starts."""
+    with stage.triggerer("first") as first:
+        run, sensed = stage.begin("deferred"), stage.begin("sensed")
+        stage.running(7)
+        run.until("deferred")
+        sensed.until("deferred", "wait_deferred")
+        first.send(signum)
+        until(lambda: not first.is_running, "the triggerer has ended")
+        with stage.triggerer("second"):
+            return verdict(stage, run, sensed)
+
+
+def stopped_triggerer(stage: Stage) -> list[Counter[str]]:
+    """A deploy: the triggerer gets SIGTERM and cancels what it runs."""
+    return killed_triggerer(stage, signal.SIGTERM)
+
+
+def frozen_triggerer(stage: Stage) -> list[Counter[str]]:
+    """A triggerer that has all triggers freezes, another one takes them over, and the first one comes back."""
+    with stage.triggerer("first") as first:
+        run = stage.begin("deferred", seconds=45)
+        run.until("deferred")
+        stage.running(4)
+        until(lambda: all(map(triggerer_of, run.tasks().values())), "the triggerer has all triggers")
+        owner = {triggerer_of(task) for task in run.tasks().values()}
+        with stage.triggerer("second"):
+            first.send(signal.SIGSTOP)
+            until(
+                lambda: not owner & {triggerer_of(task) for task in run.tasks().values()},
+                "the second triggerer has all triggers",
+            )
+            first.send(signal.SIGCONT)
+            return verdict(stage, run)
+
+
+def triggerer_of(task: dict[str, Any]) -> int | None:
+    """The triggerer that has a task's trigger."""
+    return (task["triggerer_job"] or {}).get("id")
+
+
+def no_triggerer(stage: Stage) -> list[Counter[str]]:
+    """No triggerer runs when the deadline passes: Airflow's own limit ends the wait, and the job is stopped."""
+    with stage.triggerer("only") as only:
+        run = stage.begin("late", seconds=600)
+        run.until("deferred")
+        stage.running(4)
+        only.send(signal.SIGKILL)
+        assert run.end() == "failed"
+    stage.all_ended()
+    states = [job["state"] for job in stage.jobs()]
+    logs = [stage.airflow.task_log(run.dag_id, run.run_id, task_id) for task_id in run.tasks()]
+    found = [Counter(wrong_result="OsaiJobTimeout" not in log) for log in logs]
+    found[0] += Counter(doubled=len(states) - 4, left_running=sum(state != "cancelled" for state in states))
+    return found
+
+
+def by_hand(stage: Stage, dag_id: str, state: str) -> list[Counter[str]]:
+    """A user marks one task failed and one success, clears one, and leaves one alone."""
+    with stage.triggerer("only"):
+        run = stage.begin(dag_id, seconds=30)
+        run.until(state)
+        stage.running(4)
+        jobs = {task_id: run.job_of(task_id) for task_id in run.tasks()}
+        for task_id, word in (("train_0", "failed"), ("train_1", "success")):
+            stage.airflow.set_task_state(dag_id, run.run_id, task_id, word)
+        stage.airflow.clear(dag_id, run.run_id, "train_2")
+        until(lambda: run.job_of("train_2") not in (None, jobs["train_2"]), "the cleared task has a new job")
+        run.end()
+        stage.all_ended()
+    states = {job["id"]: job["state"] for job in stage.jobs()}
+    tasks = {task_id: task["state"] for task_id, task in run.tasks().items()}
+    again = run.job_of("train_2")
+    wanted = {
+        "train_0": ("failed", jobs["train_0"], "cancelled"),
+        "train_1": ("success", jobs["train_1"], "cancelled"),
+        "train_2": ("success", again, "succeeded"),
+        "train_3": ("success", jobs["train_3"], "succeeded"),
+    }
+    found = [
+        Counter(wrong_result=tasks[task_id] != end or states.get(job) != fate)
+        for task_id, (end, job, fate) in wanted.items()
+    ]
+    found[0] += Counter(
+        doubled=len(states) - 5,
+        left_running=sum(one in LIVE for one in states.values()) + (states[jobs["train_2"]] != "cancelled"),
+    )
+    return found
+
+
+def deferred_by_hand(stage: Stage) -> list[Counter[str]]:
+    """Deferred tasks are marked and cleared."""
+    return by_hand(stage, "deferred", "deferred")
+
+
+def running_by_hand(stage: Stage) -> list[Counter[str]]:
+    """Tasks that wait on a worker are marked and cleared."""
+    return by_hand(stage, "blocking", "running")
+
+
+def killed_workers(stage: Stage) -> list[Counter[str]]:
+    """Workers' processes get SIGTERM and SIGKILL: the one that runs the task, and the one that watches it."""
+    run = stage.begin("blocking", seconds=30)
+    run.until("running")
+    stage.running(4)
+    until(lambda: all(run.job_of(task_id) for task_id in run.tasks()), "the tasks have told their jobs")
+    for number, (_, task) in enumerate(sorted(run.tasks().items())):
+        runner = process_of(stage, task["id"])
+        victim = runner if number < 2 else runner.parent()
+        victim.send_signal(signal.SIGTERM if number % 2 == 0 else signal.SIGKILL)
+    return verdict(stage, run, calm=False)
+
+
+def process_of(stage: Stage, task_instance: str) -> psutil.Process:
+    """Find the process that runs a task instance."""
+    for pid in stage.airflow.processes:
+        try:
+            process = psutil.Process(pid)
+            if " ".join(process.cmdline()).strip() == f"airflow worker -- {task_instance}":
+                return process
+        except psutil.Error:
+            continue
+    raise AssertionError(f"no process runs {task_instance}")
+
+
+def restarted_osai(stage: Stage) -> list[Counter[str]]:
+    """OSAI is killed while everybody waits, and comes back with its jobs ten seconds later."""
+    with stage.triggerer("only"):
+        runs = [stage.begin(dag_id, seconds=40) for dag_id in ("deferred", "blocking", "sensed")]
+        stage.running(11)
+        runs[0].until("deferred")
+        stage.server.end(signal.SIGKILL)
+        time.sleep(10)
+        stage.server.start()
+        return verdict(stage, *runs)
+
+
+SCENARIOS: dict[str, Callable[[Stage], list[Counter[str]]]] = {
+    scenario.__name__.replace("_", "-"): scenario
+    for scenario in (
+        killed_triggerer,
+        stopped_triggerer,
+        frozen_triggerer,
+        no_triggerer,
+        deferred_by_hand,
+        running_by_hand,
+        killed_workers,
+        restarted_osai,
+    )
+}
+
+
+@contextmanager
+def theatre(dags: Path, environment: Callable[[str], dict[str, str]]) -> Iterator[tuple[WholeAirflow, Server]]:
+    """An Airflow without triggerers on a PostgreSQL, and an OSAI that remembers; all end with the block.
+
+    :param environment: makes settings for Airflow, given the database's address.
+    """
+    with tempfile.TemporaryDirectory(prefix="osai-whole-") as name, postgres(Path(name) / "pg") as database:
+        server = Server(Path(name) / "osai")
+        connection = {"conn_type": "osai", "password": TOKEN, "extra": {"base_url": server.osai.base_url}}
+        options = {"executable": AIRFLOW, "database": database, "environment": IMPATIENT | environment(database)}
+        parts = ("api-server", "scheduler", "dag-processor")
+        home = Path(name) / "home"
+        try:
+            with WholeAirflow(dags, home, {"osai_default": connection}, parts=parts, grace=3, **options) as airflow:
+                yield airflow, server
+        finally:
+            server.end()
+
+
+def main(arguments: list[str]) -> int:
+    """Play the scenarios, or some; return 0 only if nothing was doubled, lost, left running or wrong.
+
+    With ``forget`` the tasks forget their jobs, which must be noticed.
+    """
+    chosen = [scenario for scenario in arguments if scenario in SCENARIOS] or list(SCENARIOS)
+    forget = {"OSAI_CHAOS_FORGET": "yes"} if "forget" in arguments else {}
+    found: list[Counter[str]] = []
+    started = time.monotonic()
+    with theatre(DAGS, lambda _: forget) as (airflow, server):
+        airflow.wait_for_dag("sensed")
+        for scenario in chosen:
+            stage = Stage(airflow, server, {job["id"] for job in server.osai.jobs()})
+            found += play(scenario, SCENARIOS[scenario], stage)
+    return report(found, started)
+
+
+def play(name: str, scenario: Callable[[Stage], list[Counter[str]]], stage: Stage) -> list[Counter[str]]:
+    """Play one scenario and print its row."""
+    began = time.monotonic()
+    try:
+        found = scenario(stage)
+    except Exception as error:  # noqa: BLE001 - the others are to be played too
+        found = [Counter(wrong_result=1)]
+        sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
+    bad = +sum(found, Counter())
+    seconds = time.monotonic() - began
+    sys.stdout.write(f"{name:<20}{'BAD' if bad else 'ok':>4}{len(found):>5} cases {seconds:6.0f} s\n")
+    sys.stdout.flush()
+    if bad:
+        failures = [stage.airflow.failures(run.dag_id, run.run_id)[-3000:] for run in stage.runs]
+        sys.stderr.write("\n".join([f"{name}: {dict(bad)}, jobs: {stage.jobs()}", *failures, ""]))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
