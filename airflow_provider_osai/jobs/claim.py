@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -9,7 +10,7 @@ from airflow_provider_osai.api.calls import Calls
 from airflow_provider_osai.api.errors import OsaiContractError, OsaiError, OsaiJobLost, OsaiUnreachable
 from airflow_provider_osai.api.models import Job, JobKind, JobState
 from airflow_provider_osai.api.requests import JobRequest
-from airflow_provider_osai.jobs.flow import Flow
+from airflow_provider_osai.jobs.flow import Flow, Sleep
 from airflow_provider_osai.jobs.ledger import Entry, Forgetful, Ledger
 from airflow_provider_osai.jobs.lifecycle import cancel, find, look, submit
 from airflow_provider_osai.jobs.reference import Owner
@@ -19,6 +20,10 @@ __all__ = ["Claim", "claim"]
 ENDED_BADLY = frozenset({JobState.FAILED, JobState.CANCELLED})
 MOST_FAILURES = 1_000
 """Jobs of one task and generation that may end badly before we stop counting."""
+SETTLING = 10.0
+"""Seconds after a submission within which OSAI need not show the job yet, neither by its id nor in a list."""
+SETTLING_LOOKS = 2.0
+"""Seconds between two looks meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Claim:
     :param older: its earlier generations, for an Airflow that remembers nothing; the task was cleared since.
     :param webhook_url: where OSAI tells of the end.
     :param note: is told what somebody should know who reads the log.
+    :param clock: the time now.
     """
 
     request: JobRequest
@@ -39,6 +45,7 @@ class Claim:
     older: Iterable[int] = ()
     webhook_url: str | None = None
     note: Callable[[str], None] = lambda _: None
+    clock: Callable[[], float] = time.time
 
 
 def claim(calls: Calls, wish: Claim) -> Flow[Job]:
@@ -56,8 +63,8 @@ def claim(calls: Calls, wish: Claim) -> Flow[Job]:
         entry = None
     for failed in range(entry.failed if entry else 0, MOST_FAILURES):
         reference = wish.owner.reference(wish.request, failed)
-        mine = Entry(kind=wish.request.kind, reference=reference, failed=failed)
-        job = yield from _earlier(calls, wish.request.kind, mine, entry if entry and entry.failed == failed else None)
+        mine = Entry(kind=wish.request.kind, reference=reference, failed=failed, at=wish.clock())
+        job = yield from _settled(calls, mine, entry if entry and entry.failed == failed else None)
         if job is None:
             job = yield from _submit(calls, wish, mine)
         elif job.state in ENDED_BADLY:
@@ -81,8 +88,21 @@ def _submit(calls: Calls, wish: Claim, mine: Entry) -> Flow[Job]:
         raise
 
 
-def _earlier(calls: Calls, kind: JobKind, mine: Entry, entry: Entry | None) -> Flow[Job | None]:
-    """Return the job that was submitted under my reference before, if there is one."""
+def _settled(calls: Calls, mine: Entry, entry: Entry | None) -> Flow[Job | None]:
+    """Return the job that was submitted under my reference before, once OSAI has had the time to show it."""
+    left = 0.0 if entry is None or entry.void else min(SETTLING, SETTLING - (mine.at - entry.at))
+    while True:
+        job = yield from _earlier(calls, mine, entry)
+        if job is not None or left <= 0:
+            return job
+        pause = min(left, SETTLING_LOOKS)
+        left -= pause
+        yield Sleep(pause)
+
+
+def _earlier(calls: Calls, mine: Entry, entry: Entry | None) -> Flow[Job | None]:
+    """Return the job that was submitted under my reference before, if OSAI shows one."""
+    kind = JobKind.parse(mine.kind)
     if entry is not None and entry.job_id is not None:
         try:
             return (yield from look(calls, kind, entry.job_id))

@@ -15,6 +15,7 @@ class Entry(BaseModel):
     :param kind: the job's kind.
     :param reference: what it is or will be submitted under; it tells for which generation and request.
     :param failed: jobs of that generation and request that ended badly before it.
+    :param at: when it was written, in seconds since the epoch.
     :param job_id: OSAI's id; ``None`` while there is only the intent.
     :param void: whether it is certain that OSAI did not take the job.
     """
@@ -25,6 +26,7 @@ class Entry(BaseModel):
     kind: str
     reference: str
     failed: int = 0
+    at: float = 0.0
     job_id: str | None = None
     void: bool = False
 

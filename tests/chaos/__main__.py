@@ -1,4 +1,4 @@
-"""All matrices: ``python -m tests.chaos [MATRIX ...]`` prints each, and last one line of JSON that counts what must not be.
+"""All matrices. ``python -m tests.chaos [MATRIX ...]`` prints each, and last a line of JSON: what must not be, counted.
 
 Two at a time: those without an Airflow mostly sleep.
 """

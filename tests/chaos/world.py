@@ -25,10 +25,13 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from airflow_provider_osai.jobs import claim
+
 HOME = tempfile.mkdtemp(prefix="osai-chaos-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {"AIRFLOW_HOME": HOME, "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__CORE__UNIT_TEST_MODE": "True"}
 
+claim.SETTLING = claim.SETTLING_LOOKS = 0.2  # simulated: ten seconds in earnest
 TOKEN = "chaos-access-token"
 LIVE = {"queued", "running"}
 

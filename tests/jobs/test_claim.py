@@ -9,7 +9,7 @@ import pytest
 from airflow_provider_osai.api.errors import OsaiJobLost, OsaiRequestError, OsaiUnreachable
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.requests import TrainingRequest
-from airflow_provider_osai.jobs.claim import Claim, claim
+from airflow_provider_osai.jobs.claim import SETTLING, Claim, claim
 from airflow_provider_osai.jobs.ledger import Entry
 from airflow_provider_osai.jobs.reference import Owner
 from tests.jobs.conftest import job
@@ -118,6 +118,30 @@ class TestRetry:
         """Somebody deleted it."""
         play.answers = {"training.get": [GONE], "training.list": [[]], "training.submit": [job("queued", id="8")]}
         assert play.run(claim(calls, wish(Memory(entry())))).id == "8"
+
+    @pytest.mark.parametrize("kept", [{}, {"job_id": None}], ids=["kept", "intended"])
+    def test_a_job_that_osai_does_not_show_yet_is_waited_for(self, play, calls, kept):
+        """Right after a submission neither the job nor the list need know of it; a second one would double it."""
+        mine = job("queued", reference=OWNER.reference(REQUEST))
+        play.answers = {"training.get": [GONE], "training.list": [[], [], [mine]]}
+        claimed = play.run(claim(calls, wish(Memory(entry(at=play.now - 3, **kept)), clock=play.clock)))
+        assert claimed.id == "7"
+        assert "training.submit" not in play.sent
+        assert play.now < 1000 + SETTLING
+
+    @pytest.mark.parametrize("age", [-100, 0, 9], ids=["clock set back", "new", "nearly old"])
+    def test_a_job_that_osai_never_shows_is_waited_for_ten_seconds(self, play, calls, age):
+        """Whatever the clocks of two workers say."""
+        play.answers = {"training.list": [[]], "training.submit": [job("queued", id="8")]}
+        found = wish(Memory(entry(job_id=None, at=play.now - age)), clock=play.clock)
+        assert play.run(claim(calls, found)).id == "8"
+        assert sum(play.slept) == min(SETTLING, SETTLING - age)
+
+    def test_what_was_surely_not_taken_is_not_waited_for(self, play, calls):
+        """Nothing can come of it."""
+        play.answers = {"training.list": [[]], "training.submit": [job("queued", id="8")]}
+        play.run(claim(calls, wish(Memory(entry(job_id=None, void=True, at=play.now)), clock=play.clock)))
+        assert play.slept == []
 
     def test_an_outage_during_the_look_submits_nothing(self, play, calls):
         """The next try looks again."""
