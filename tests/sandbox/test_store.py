@@ -254,11 +254,13 @@ class TestJobs:
         assert receiver.taken.empty()
 
     def test_status_word_that_counts_reads_goes_on_counting(self, kept):
-        """Three reads are three, with a restart between them."""
+        """Three reads are three, with a restart between them; the job itself waits in the queue again."""
         with kept() as state:
             job = state.submit(RENTAL, Script(word="Pondering", word_reads=2))
+            state.jobs._start(job)  # as a worker does, who is then killed
             state.jobs.read(KIND, job.id)
         with kept() as state:
+            assert state.jobs.get(KIND, job.id).state is JobState.QUEUED
             assert [state.jobs.read(KIND, job.id).reads for _ in range(2)] == [2, 3]
 
 
