@@ -1,4 +1,4 @@
-"""Turns an unsuccessful answer into the error that says what to do."""
+"""Reads answers that are no JSON of the API: turns an unsuccessful one into the error that says what to do."""
 
 from __future__ import annotations
 
@@ -15,12 +15,23 @@ from airflow_provider_osai.api.errors import (
     OsaiUnreachable,
 )
 
-__all__ = ["LONGEST_WAIT", "PASSING", "decipher"]
+__all__ = ["LONGEST_WAIT", "PASSING", "Repeat", "decipher", "text_of"]
 
 LONGEST_WAIT = 60.0
 """Seconds that one wait between retries lasts at the most, ``Retry-After`` included."""
 PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Statuses that speak of the moment, not of the request."""
+
+
+class Repeat(Retry):
+    """When a request is sent again. Whatever a server says in ``Retry-After``, it is a time or it is ignored."""
+
+    def parse_retry_after(self, retry_after: str) -> float:
+        """Return the seconds to wait; raise ValueError if it is no time."""
+        try:
+            return super().parse_retry_after(retry_after)
+        except (ArithmeticError, LookupError):  # a date that no calendar holds
+            raise ValueError("not a time") from None
 
 
 def decipher(response: httpx.Response, method: str, path: str) -> OsaiError:
@@ -38,13 +49,36 @@ def decipher(response: httpx.Response, method: str, path: str) -> OsaiError:
             retry_after=_retry_after(response),
         )
     if response.is_redirect:
-        where = urlsplit(response.headers.get("location", "")).netloc or "another path"
+        where = _host(response.headers.get("location", "")) or "another path"
         return OsaiContractError(f"{method} {path} was redirected to {where}; check base_url of the connection")
-    return OsaiRequestError(status, method, path, response.text)
+    return OsaiRequestError(status, method, path, _quotable(response))
 
 
 def _retry_after(response: httpx.Response) -> float | None:
     try:
-        return min(Retry().parse_retry_after(response.headers["retry-after"]), LONGEST_WAIT)
+        return min(Repeat().parse_retry_after(response.headers["retry-after"]), LONGEST_WAIT)
     except (KeyError, ValueError):
         return None
+
+
+def text_of(response: httpx.Response) -> str:
+    """Return the body as text, whatever charset the server claims; httpx raises on those that are no charset."""
+    try:
+        return response.content.decode(response.charset_encoding or "utf-8", "replace")
+    except (LookupError, ValueError):
+        return response.content.decode("utf-8", "replace")
+
+
+def _quotable(response: httpx.Response) -> str:
+    """Return what a person can read of the body, in one line."""
+    text = text_of(response)
+    if "\0" in text or text.count("\ufffd") * 10 > len(text):
+        return f"{len(response.content)} bytes that are no text"
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _host(location: str) -> str:
+    try:
+        return urlsplit(location).netloc.rpartition("@")[2]
+    except ValueError:
+        return ""

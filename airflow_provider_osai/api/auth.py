@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import httpx
 import jwt
 
+from airflow_provider_osai.api.answers import text_of
 from airflow_provider_osai.api.errors import OsaiAuthError
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ __all__ = ["OnSecret", "OsaiAuth", "SignInRefused"]
 
 OnSecret: TypeAlias = Callable[[str], Awaitable[None] | None]
 
+MAX_TOKEN = 16_384
+"""Characters of a JWT; servers refuse headers that are longer."""
 RENEW_AT = 0.9
 """Share of a JWT's life after which it is renewed."""
 
@@ -110,7 +113,7 @@ class OsaiAuth(httpx.Auth):
     def _accept(self, answer: httpx.Response) -> Awaitable[None] | None:
         """Take the JWT out of the answer; leave every other answer to the client's ordinary reading of errors."""
         if answer.is_success:
-            token = _bare(answer.text)
+            token = _bare(text_of(answer))
             self._renew_at = self._clock() + RENEW_AT * _life(token)
             self._jwt = token
             self.sign_ins += 1
@@ -130,7 +133,7 @@ class SignInRefused(Exception):
 def _bare(text: str) -> str:
     """Return the JWT from the answer: text, with or without quotes and white space."""
     token = text.strip().strip('"').strip()
-    if not token or not token.isascii() or any(c.isspace() or c in "<>{}" for c in token):
+    if not 0 < len(token) <= MAX_TOKEN or not token.isascii() or any(c.isspace() or c in "<>{}" for c in token):
         msg = (
             "OSAI's answer to the sign-in is no token, so this is probably not the address of an OSAI API; "
             "check region and base_url of the connection"

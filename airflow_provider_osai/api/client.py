@@ -7,15 +7,17 @@ import contextlib
 import logging
 import mimetypes
 import ssl
+import time
 import urllib.request
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import httpx
-from httpx_retries import Retry, RetryTransport
+from httpx_retries import RetryTransport
 
-from airflow_provider_osai.api.answers import LONGEST_WAIT, PASSING, decipher
+from airflow_provider_osai.api.answers import LONGEST_WAIT, PASSING, Repeat, decipher
 from airflow_provider_osai.api.auth import OnSecret, OsaiAuth, SignInRefused
+from airflow_provider_osai.api.bounds import PACKING, TIMES, UPLOAD, AsyncBoundedTransport, BoundedTransport, Bounds
 from airflow_provider_osai.api.calls import Calls
 from airflow_provider_osai.api.errors import (
     OsaiAuthError,
@@ -37,6 +39,8 @@ T = TypeVar("T")
 
 PATIENCE = 60.0
 """Seconds that retries of one request may wait in all."""
+OFF_LOOP = 256 * 2**10
+"""Bytes of an answer from which on its reading would hold an event loop for too long."""
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 _SIGN_IN = "osai.sign_in"
@@ -53,8 +57,10 @@ class _Sender:
         *,
         patience: float = PATIENCE,
         on_secret: OnSecret = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.settings = settings
+        self.bounds = Bounds(TIMES * settings.timeout, clock)
         self.calls = Calls(settings.contract)
         self.auth = OsaiAuth(self._sign_in_request, settings.access_token, on_secret=on_secret)
         total = 8 if patience > 0 else 0
@@ -64,12 +70,13 @@ class _Sender:
             "total_timeout": patience or None,
         }
         every = ("GET", "PUT", "DELETE", "POST")
-        self._repeat = Retry(total, every, PASSING, **budget)
+        self._repeat = Repeat(total, every, PASSING, **budget)
         # A request that makes something is sent again only when it is certain that OSAI did not take it.
-        self._repeat_if_not_taken = Retry(total, every, (429,), _NOT_SENT[:2], **budget)
+        self._repeat_if_not_taken = Repeat(total, every, (429,), _NOT_SENT[:2], **budget)
 
     def _options(self) -> dict[str, Any]:
-        return {"auth": self.auth, "timeout": self.settings.timeout, "headers": {"Accept": "application/json"}}
+        headers = {"Accept": "application/json", "Accept-Encoding": PACKING}
+        return {"auth": self.auth, "timeout": self.settings.timeout, "headers": headers}
 
     def _transport_options(self, verify: ssl.SSLContext | bool) -> dict[str, Any]:
         # A client with its own transport ignores the proxy variables of the environment, so they are read here.
@@ -83,7 +90,7 @@ class _Sender:
             endpoint.method,
             self.settings.base_url + endpoint.path,
             json=access_token,
-            headers={"Accept": "text/plain, application/json"},
+            headers={"Accept": "text/plain, application/json", "Accept-Encoding": PACKING},
             extensions={
                 "retry": self._repeat,
                 "timeout": httpx.Timeout(self.settings.timeout).as_dict(),
@@ -102,7 +109,10 @@ class _Sender:
             call.method,
             self.settings.base_url + call.path,
             params=call.query or None,
-            extensions={"retry": self._repeat if call.repeatable else self._repeat_if_not_taken},
+            extensions={
+                "retry": self._repeat if call.repeatable else self._repeat_if_not_taken,
+                UPLOAD: bool(files),
+            },
             **({"data": call.body, "files": files} if files else {"json": call.body}),
         )
 
@@ -114,7 +124,7 @@ class _Sender:
             return None  # type: ignore[return-value]  # such a call is a Call[None]
         try:
             answer = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             kind = response.headers.get("content-type", "no type").partition(";")[0]
             msg = f"{call.method} {call.path} was answered with {kind} that is no JSON"
             raise OsaiUnreachable(msg, status=response.status_code) from None
@@ -154,6 +164,7 @@ class OsaiClient(_Sender):
     :param settings: where OSAI is and who we are.
     :param patience: seconds that the retries of one request may wait in all; 0 switches them off.
     :param on_secret: is told each new JWT, so that it can be masked in logs.
+    :param clock: seconds that never go back, by which one exchange is bounded.
     :param renew: returns the settings as they are now; asked when the access token is refused, which may have been
         replaced meanwhile. :class:`AsyncOsaiClient` awaits it.
     """
@@ -163,7 +174,7 @@ class OsaiClient(_Sender):
     ) -> None:
         super().__init__(settings, **options)
         self._renew = renew
-        transport = httpx.HTTPTransport(**self._transport_options(ssl_context(settings)))
+        transport = BoundedTransport(httpx.HTTPTransport(**self._transport_options(ssl_context(settings))), self.bounds)
         self._http = httpx.Client(transport=RetryTransport(transport), **self._options())
 
     def send(self, call: Call[T]) -> T:
@@ -222,7 +233,7 @@ class AsyncOsaiClient(_Sender):
     ) -> None:
         super().__init__(settings, **options)
         self._renew = renew
-        transport = httpx.AsyncHTTPTransport(**self._transport_options(verify))
+        transport = AsyncBoundedTransport(httpx.AsyncHTTPTransport(**self._transport_options(verify)), self.bounds)
         self._http = httpx.AsyncClient(transport=RetryTransport(transport), **self._options())
 
     @classmethod
@@ -245,6 +256,8 @@ class AsyncOsaiClient(_Sender):
                 response = await self._http.send(self._request(self._http, call, stack))
             except (httpx.HTTPError, SignInRefused) as error:
                 raise self._failed(call, error) from error
+            if len(response.content) > OFF_LOOP:
+                return await asyncio.to_thread(self._read, call, response)
             return self._read(call, response)
 
     async def aclose(self) -> None:

@@ -32,7 +32,8 @@ class OsaiSettings(BaseModel):
     :param base_url: the API's base address, without a slash at the end.
     :param access_token: the token made in the portal's settings.
     :param region: ``eu`` or ``us``; ``None`` if the address was given.
-    :param timeout: seconds that one HTTP exchange may take to connect, and between two pieces of its answer.
+    :param timeout: seconds that one HTTP exchange may take to connect, and between two pieces of its answer. As a whole
+        it may last four times as long, the sending of files left aside.
     :param contract: the API's words.
     """
 
