@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,18 +23,16 @@ from airflow_provider_osai.sandbox.definition import describe
 from airflow_provider_osai.sandbox.operations import Operations, is_file
 from airflow_provider_osai.sandbox.records import JobRecord, Refused
 from airflow_provider_osai.sandbox.scripts import Fault, FaultKind
+from airflow_provider_osai.sandbox.spoiling import TRANSPORT, Dropped, instead_of_an_answer, spoiled, with_word
 from airflow_provider_osai.sandbox.state import SandboxState
 from airflow_provider_osai.sandbox.webhooks import Webhooks
 
 __all__ = ["TRANSPORT", "create_app"]
 
-TRANSPORT = "osai.transport"
-"""Where in the ASGI scope the server puts the connection's transport, so that it can be dropped."""
 ENDPOINT = "osai.endpoint"
 """Where in the ASGI scope a route leaves the endpoint's name, for the record."""
 SLOW = frozenset({"upload.image"})
 """Endpoints that read and write files, and so are handled off the event loop."""
-HTML_PAGE = "<html><body><h1>Please wait</h1><p>This is not the API.</p></body></html>"
 
 Handler = Callable[[Request], Awaitable[Response]]
 Faults = dict[FaultKind, Fault]
@@ -129,12 +127,8 @@ class _Routes:
         faults = self._control.take(row.name)
         if delay := faults.get("delay"):
             await asyncio.sleep(delay.seconds)
-        if "reset_before" in faults:
-            return _Dropped()
-        if fault := faults.get("status"):
-            return _with_status(fault)
-        if "html" in faults:
-            return HTMLResponse(HTML_PAGE)
+        if (response := instead_of_an_answer(faults)) is not None:
+            return response
         if "expired_token" in faults:
             self._state.accounts.expire_all()
         try:
@@ -143,11 +137,9 @@ class _Routes:
             response = _message(refusal.status, refusal.message)
         except ValueError as error:
             response = _message(400, str(error))
-        if "reset" in faults:
-            return _Dropped()
-        if "malformed" in faults and isinstance(response, JSONResponse):
-            return Response(bytes(response.body)[:-1], response.status_code, media_type="application/json")
-        return response
+        except ClientDisconnect:  # it gave up while it was sending; nobody is there to be answered
+            return Dropped()
+        return spoiled(response, faults)
 
     async def _answer(self, row: Endpoint, request: Request, path: dict[str, Any], faults: Faults) -> Response:
         if row.name != "auth.sign_in" and not is_page(row):
@@ -162,7 +154,7 @@ class _Routes:
         if isinstance(answer, str):
             return HTMLResponse(answer) if is_page(row) else PlainTextResponse(answer)
         if fault := faults.get("unknown_state"):
-            answer = _with_word(answer, fault.word)
+            answer = with_word(answer, fault.word)
         return JSONResponse({} if answer is None else row.write(answer))
 
 
@@ -203,20 +195,6 @@ def is_page(row: Endpoint) -> bool:
     return row.name.endswith(".page")
 
 
-def _with_word(answer: Any, word: str) -> Any:
-    if isinstance(answer, list):
-        return [_with_word(item, word) for item in answer]
-    return {**answer, "status": word} if isinstance(answer, dict) and "status" in answer else answer
-
-
-def _with_status(fault: Fault) -> Response:
-    headers = {} if fault.retry_after is None else {"Retry-After": fault.retry_after}
-    if isinstance(fault.body, str):
-        return PlainTextResponse(fault.body, fault.status, headers)
-    body = {"message": f"the sandbox was told to answer {fault.status}"} if fault.body is None else fault.body
-    return JSONResponse(body, fault.status, headers)
-
-
 def _message(status: int, text: str) -> JSONResponse:
     return JSONResponse({"message": text}, status)
 
@@ -232,20 +210,6 @@ async def _http_error(_: Request, error: Exception) -> Response:
 async def _bad_request(_: Request, error: Exception) -> Response:
     problems = error.errors() if isinstance(error, RequestValidationError) else []
     return _message(400, "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in problems))
-
-
-class _Dropped(Response):
-    """No answer at all: the connection is dropped."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Drop the connection; answer 500 if the server did not say which it is."""
-        transport = scope.get(TRANSPORT)
-        if transport is None:
-            await _message(500, "only the sandbox's own server can drop connections")(scope, receive, send)
-            return
-        transport.abort()
-        while (await receive())["type"] != "http.disconnect":
-            pass
 
 
 class _Recorder:

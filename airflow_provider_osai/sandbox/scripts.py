@@ -21,6 +21,8 @@ FaultKind = Literal[
     "duplicate_webhook",
     "malformed",
     "html",
+    "huge",
+    "drip",
 ]
 
 
@@ -67,11 +69,12 @@ class Fault(BaseModel):
 
     :param kind: what: an answer with a ``status``, a ``delay``, a connection dropped after (``reset``) or before
         (``reset_before``) the request is handled, an ``unknown_state`` word, all JWTs expired (``expired_token``), a
-        webhook sent twice (``duplicate_webhook``), truncated JSON (``malformed``), a page instead of JSON (``html``).
+        webhook sent twice (``duplicate_webhook``), truncated JSON (``malformed``), a page instead of JSON (``html``),
+        the true answer behind 64 MiB of blanks (``huge``) or byte by byte (``drip``).
     :param endpoint: the endpoint's name or a pattern like ``training.*``; webhooks are called ``<kind>.webhook``.
     :param times: so many requests are hit; ``after``: so many are spared first.
     :param status: with ``status``: the HTTP status; ``retry_after`` and ``body`` join its answer.
-    :param seconds: with ``delay``: how long.
+    :param seconds: with ``delay``: how long; with ``drip``: between two bytes of the body, its headers come at once.
     :param word: with ``unknown_state``: the status word.
     """
 

@@ -96,6 +96,33 @@ def test_delay_is_longer_than_a_client_waits(api):
     assert api.get("/Users").status_code == 200
 
 
+def test_huge_is_the_true_answer_behind_more_than_anybody_should_read(api):
+    """A client without a bound gets through, at the price of its memory; one that has seen enough can leave."""
+    api.sandbox.control.fault("huge", "user.me", times=2)
+    answer = api.get("/Users")
+    assert (len(answer.content) > 2**26, answer.json()) == (True, api.get("/Users").json())
+    api.sandbox.control.fault("huge", "user.me")
+    with api.stream("GET", "/Users") as half:
+        assert next(half.iter_bytes(1000)) == b" " * 1000
+    assert api.get("/Users").status_code == 200
+
+
+def test_drip_sends_the_true_answer_byte_by_byte(api):
+    """Each byte comes in time for a client that only looks at the next."""
+    api.sandbox.control.fault("drip", "user.me", seconds=0.001)
+    with api.stream("GET", "/Users") as answer:
+        pieces = list(answer.iter_raw())
+    assert (len(pieces) > 20, b"".join(pieces)) == (True, api.get("/Users").content)
+
+
+def test_drip_ends_when_the_client_has_gone(api):
+    """Headers come at once; whoever waits for the rest may give up, and the server goes on."""
+    api.sandbox.control.fault("drip", "user.me", seconds=30)
+    with pytest.raises(httpx.ReadTimeout):
+        api.get("/Users", timeout=0.2)
+    assert api.get("/Users").status_code == 200
+
+
 def test_script_for_a_kind_goes_before_the_one_for_all(api):
     """Setting one for all kinds starts afresh."""
     control = api.sandbox.control
