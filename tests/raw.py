@@ -7,7 +7,7 @@ import json
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 RESET = b"reset"
@@ -32,8 +32,8 @@ def document(value: Any, status: int = 200, **headers: str) -> bytes:
 class RawServer:
     """Answers the sign-in as it should be, and everything else by what it is told, one connection for each answer.
 
-    :param answer: gives the pieces of the next answer, for the verb and the path of a request. A generator stops when
-        the client has gone.
+    :param answer: gives the pieces of the next answer, for the line of a request. A generator is closed when the client
+        has gone.
     """
 
     def __init__(self, answer: Callable[[str], Pieces]) -> None:
@@ -62,15 +62,20 @@ class RawServer:
                 self._exchange(connection)
 
     def _exchange(self, connection: socket.socket) -> None:
-        connection.settimeout(10)
+        connection.settimeout(60)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         asked = _request(connection)
         signs_in = "/Users/SignIn" in asked
-        for piece in [http(b"jwt", Content_Type="text/plain")] if signs_in else self._answer(asked):
-            if piece == RESET:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                return
-            connection.sendall(piece)
+        pieces = iter([http(b"jwt", Content_Type="text/plain")] if signs_in else self._answer(asked))
+        try:
+            for piece in pieces:
+                if piece == RESET:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    return
+                connection.sendall(piece)
+        finally:
+            if isinstance(pieces, Generator):
+                pieces.close()
 
 
 def _request(connection: socket.socket) -> str:

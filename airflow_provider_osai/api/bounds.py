@@ -78,17 +78,20 @@ class AsyncBoundedTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request and return its whole answer; a cancellation from outside goes through."""
         exchange = _Exchange(request, self._bounds)
+        response: httpx.Response | None = None
         try:
             async with asyncio.timeout(None if exchange.is_upload else exchange.left) as limit:
                 response = await self._transport.handle_async_request(request)
-                async with contextlib.aclosing(response):
-                    exchange.answered(response)
-                    limit.reschedule(asyncio.get_running_loop().time() + exchange.left)
-                    async for piece in response.aiter_bytes():
-                        if exchange.has_enough(piece):
-                            break
+                exchange.answered(response)
+                limit.reschedule(asyncio.get_running_loop().time() + exchange.left)
+                async for piece in response.aiter_bytes():
+                    if exchange.has_enough(piece):
+                        break
         except TimeoutError:
             raise exchange.late() from None
+        finally:
+            if response is not None:  # out of the limit's reach, which would leave the connection half closed
+                await response.aclose()
         return exchange.answer(response)
 
     async def aclose(self) -> None:

@@ -74,6 +74,23 @@ def test_an_answer_that_drips_is_given_up_after_four_times_the_timeout(answered)
     assert (caught.value.sent, clock.now > 120) == (True, True)
 
 
+def test_a_connection_whose_bound_broke_is_closed(answered):
+    """The server is told that nobody listens any more; also if the time was over before the body began."""
+    for leap in (0, 1000):
+        clock, gone = Leaping(), threading.Event()
+
+        def dripping(clock=clock, gone=gone, leap=leap):
+            try:
+                yield from clock.leap(leap, ENDLESS)
+                yield from clock.leap(10, *itertools.repeat(b" ", 1_000_000))
+            finally:
+                gone.set()
+
+        with pytest.raises(OsaiUnreachable, match="not complete"):
+            answered(dripping(), clock=clock)
+        assert gone.wait(20)
+
+
 def test_what_broke_a_bound_is_not_asked_for_again(answered):
     """It would drip for each of the retries."""
     clock = Leaping()
@@ -154,7 +171,7 @@ def test_a_cancellation_from_outside_is_no_bound_that_broke():
 def test_an_answer_that_never_ends_is_not_read_to_the_end(answered):
     """The memory is ours."""
     with pytest.raises(OsaiUnreachable, match="longer than 32 MiB") as caught:
-        answered(itertools.chain([ENDLESS], itertools.repeat(b" " * 2**20)))
+        answered(itertools.chain([ENDLESS], itertools.repeat(b" " * 2**20, 64)))
     assert caught.value.sent
 
 
