@@ -13,6 +13,7 @@ from airflow_provider_osai.api.errors import (
     OsaiError,
     OsaiRequestError,
     OsaiUnreachable,
+    quotable,
 )
 
 __all__ = ["LONGEST_WAIT", "PASSING", "Repeat", "decipher", "text_of"]
@@ -70,11 +71,11 @@ def text_of(response: httpx.Response) -> str:
 
 
 def _quotable(response: httpx.Response) -> str:
-    """Return what a person can read of the body, in one line."""
+    """Return what a person can read of the body."""
     text = text_of(response)
     if "\0" in text or text.count("\ufffd") * 10 > len(text):
         return f"{len(response.content)} bytes that are no text"
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return quotable(text)
 
 
 def _host(location: str) -> str:

@@ -10,11 +10,14 @@ from typing import Any, Generic, TypeVar
 from pydantic import ValidationError
 
 from airflow_provider_osai.api.contract import Contract
-from airflow_provider_osai.api.errors import OsaiContractError
+from airflow_provider_osai.api.errors import OsaiContractError, quotable
 from airflow_provider_osai.api.models import Category, Dataset, Image, Job, JobKind, Model, Upload, User, WireModel
 from airflow_provider_osai.api.requests import CategoryRequest, DatasetRequest, JobRequest
 
 __all__ = ["Call", "Calls"]
+
+LONGEST_WORD = 100
+"""Characters of a status word that are kept."""
 
 T = TypeVar("T")
 W = TypeVar("W", bound=WireModel)
@@ -156,7 +159,8 @@ class Calls:
 
     def _as_job(self, name: str, kind: JobKind, fields: Mapping[str, Any]) -> Job:
         word = str(fields.get("status") or "")
-        return _valid(name, Job, {**fields, "kind": kind, "status": word, "state": self.contract.state(word)})
+        ours = {"kind": kind, "status": quotable(word, LONGEST_WORD), "state": self.contract.state(word)}
+        return _valid(name, Job, {**fields, **ours})
 
 
 def _valid(name: str, model: type[W], fields: Mapping[str, Any]) -> W:
@@ -164,7 +168,7 @@ def _valid(name: str, model: type[W], fields: Mapping[str, Any]) -> W:
         return model.model_validate(fields)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        seen = ", ".join(sorted(fields)) or "nothing"
+        seen = quotable(", ".join(sorted(fields))) or "nothing"
         msg = (
             f"{name}: the answer does not fit the contract ({wrong}); it holds: {seen}. Rebind 'response' of {name!r}."
         )

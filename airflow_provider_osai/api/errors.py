@@ -36,6 +36,7 @@ __all__ = [
     "OsaiJobTimeout",
     "OsaiRequestError",
     "OsaiUnreachable",
+    "quotable",
 ]
 
 MAX_SERVER_TEXT = 2_000
@@ -148,3 +149,12 @@ def _sentences(problems: Sequence[Any]) -> list[str]:
 def _shown(problem: Any) -> str:
     text = "nothing" if problem["type"] == "missing" else repr(problem["input"])
     return f"{text[:197]}...: " if len(text) > 200 else f"{text}: "
+
+
+def quotable(text: str, most: int = MAX_SERVER_TEXT) -> str:
+    """Return what a message may quote of a server's text: one line that can be written anywhere, not too long.
+
+    :param most: characters at the most.
+    """
+    head = text[: 2 * most]
+    return " ".join("".join(c if c.isprintable() else " " for c in head).split())[:most]

@@ -19,6 +19,7 @@ from airflow_provider_osai.api.errors import (
     OsaiJobTimeout,
     OsaiRequestError,
     OsaiUnreachable,
+    quotable,
 )
 from airflow_provider_osai.api.models import Job, JobKind, JobState
 from airflow_provider_osai.api.requests import JobRequest
@@ -176,7 +177,7 @@ def outcome(job: Job) -> Job:
     :raises OsaiJobCancelled: if it was cancelled.
     :raises OsaiJobLost: if it has not ended; success is never assumed.
     """
-    said = f" OSAI says: {job.message}" if job.message else ""
+    said = f" OSAI says: {quotable(job.message)}" if job.message else ""
     if job.state is JobState.SUCCEEDED:
         return job
     if job.state is JobState.FAILED:
