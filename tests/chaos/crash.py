@@ -155,6 +155,11 @@ def run_task(case: Case, folder: Path, dataset: str, *, die_at: str | None, try_
 
 def forked(case: Case, folder: Path, dataset: str, **options: Any) -> tuple[int, dict]:
     """Run the task in a process of its own; return how it ended and what it returned."""
+    return in_child(folder, lambda: run_task(case, folder, dataset, **options))
+
+
+def in_child(folder: Path, work: Callable[[], dict]) -> tuple[int, dict]:
+    """Do *work* in a process of its own; return how it ended and what the work returned, or its error."""
     outcome = folder / "outcome.json"
     outcome.unlink(missing_ok=True)
     child = os.fork()
@@ -163,7 +168,7 @@ def forked(case: Case, folder: Path, dataset: str, **options: Any) -> tuple[int,
             with Path(folder / "log").open("ab") as log:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
-            outcome.write_text(json.dumps(run_task(case, folder, dataset, **options)))
+            outcome.write_text(json.dumps(work()))
         except BaseException as error:  # noqa: BLE001 - it is the outcome
             outcome.write_text(json.dumps({"error": type(error).__name__, "message": str(error)}))
         finally:

@@ -1,24 +1,39 @@
-"""The fault matrix: every fault of the sandbox at every call of a task, blocking and deferrable; then the retry.
+"""The fault matrix: every fault of the sandbox at every call of a task, in every mode; then the retry.
 
-``python -m tests.chaos.faults [FAULT ...]`` prints what went wrong and, last, a line of JSON that counts what must not
-be. The first try may fail by a named error; after its retry there is exactly one job that succeeded, and none runs.
+``python -m tests.chaos.faults [--workers N] [FAULT ...]`` prints what went wrong and, last, a line of JSON that counts
+what must not be. The first try may fail by a named error; after its retry there is exactly one job that succeeded, and
+none runs. A sensor meets the fault while it waits for a job that an operator submitted without one.
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import itertools
 import json
+import multiprocessing
 import os
+import random
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tests.chaos import crash
-from tests.chaos.world import TOKEN, Osai, report, sandbox, verdict
+
+from tests.chaos.world import TOKEN, Osai, TaskInstance, report, sandbox, verdict  # isort: skip - makes Airflow a home
+
+from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.sdk.exceptions import AirflowRescheduleException
+
+from airflow_provider_osai.operators.training import OsaiTrainModelOperator
+from airflow_provider_osai.sensors.job import OsaiJobSensor
 
 FAULTS: dict[str, dict[str, Any]] = {
     "500": {"kind": "status", "status": 500},
@@ -34,9 +49,21 @@ FAULTS: dict[str, dict[str, Any]] = {
     "expired token": {"kind": "expired_token"},
     "unknown state": {"kind": "unknown_state"},
     "too slow": {"kind": "delay", "seconds": 0.6},
+    "huge": {"kind": "huge"},
+    "drip": {"kind": "drip", "seconds": 0.05},
 }
 CALLS = ("auth.sign_in", "training.submit", "training.list", "training.get")
+MODES = {
+    "blocking": CALLS,
+    "deferrable": CALLS,
+    "sensor poke": ("auth.sign_in", "training.get"),
+    "sensor reschedule": ("auth.sign_in", "training.get"),
+    "sensor deferrable": ("auth.sign_in", "training.get"),
+}
+"""The calls that a task of each mode makes."""
 TIMES = (1, 3)
+TIMEOUT = 0.4
+"""The connection's ``timeout`` of a task that meets a fault, so that ``too slow`` and ``drip`` are too slow soon."""
 NAMED = {
     "AirflowFailException",
     "OsaiJobCancelled",
@@ -53,48 +80,127 @@ class Case:
     """One cell of the matrix."""
 
     fault: str
+    mode: str
     call: str
     times: int
-    deferrable: bool
+
+
+def cases(faults: list[str]) -> list[Case]:
+    """All cells of the rows of some faults, or of all."""
+    places = [(mode, call) for mode, calls in MODES.items() for call in calls]
+    return [Case(fault, *place, times) for fault, place, times in itertools.product(faults or FAULTS, places, TIMES)]
+
+
+class SensorInstance(TaskInstance):
+    """A task instance as Airflow gives it to a sensor."""
+
+    def get_first_reschedule_date(self, context: Any) -> datetime:
+        return self.start_date
+
+
+def run_sensor(mode: str, folder: Path, job_id: str) -> dict:
+    """Run the sensor as a worker would, again after each reschedule, and its trigger as a triggerer would."""
+
+    def sensor() -> OsaiJobSensor:
+        how: dict[str, Any] = {"deferrable": True} if mode == "deferrable" else {"mode": mode, "deferrable": False}
+        return OsaiJobSensor(task_id="task", kind="training", job_id=job_id, poke_interval=0.02, timeout=120, **how)
+
+    context: Any = {"ti": SensorInstance(folder, try_number=1, max_tries=1, tick=lambda _: None)}
+    resume: Callable[[], Any] = partial(sensor().execute, context)
+    while True:
+        try:
+            return {"result": resume()}
+        except AirflowRescheduleException:
+            resume = partial(sensor().execute, context)
+        except TaskDeferred as deferred:
+            event = asyncio.run(anext(deferred.trigger.run())).payload
+            resume = partial(sensor().execute_complete, context, event)
+
+
+def submit(folder: Path, dataset: str) -> dict:
+    """Submit a job without waiting for it; return its references."""
+    operator = OsaiTrainModelOperator(
+        task_id="before", dataset_ids=[dataset], model_name="m", deferrable=False, wait_for_completion=False
+    )
+    return operator.execute({"ti": TaskInstance(folder, try_number=1, max_tries=1, tick=lambda _: None)})
+
+
+def connect(osai: Osai, timeout: float) -> None:
+    """Make the sandbox Airflow's connection ``osai_default``."""
+    connection = {"conn_type": "osai", "password": TOKEN, "extra": {"base_url": osai.base_url, "timeout": timeout}}
+    os.environ["AIRFLOW_CONN_OSAI_DEFAULT"] = json.dumps(connection)
+
+
+def prepared(osai: Osai, mode: str, folder: Path) -> Callable[[int], dict]:
+    """Return what runs a try of the task in a process of its own; for a sensor there is a job then."""
+    dataset = osai.new_dataset()
+    if not mode.startswith("sensor"):
+        task = crash.Case("", mode == "deferrable", remembers=True, lists=True, cleared=False)
+        return lambda number: crash.forked(task, folder, dataset, die_at=None, try_number=number, max_tries=1)[1]
+    connect(osai, 30.0)
+    _, job = crash.in_child(folder, lambda: submit(folder, dataset))
+    work = partial(run_sensor, mode.removeprefix("sensor "), folder, job["job_id"])
+    return lambda _: crash.in_child(folder, work)[1]
 
 
 def check(osai: Osai, case: Case, folder: Path) -> Counter[str]:
     """Run a task into the fault, then its retry without, and count what must not be."""
     osai.post("reset")
     osai.post("scripts", {"kind": "training", "timing": "reads", "reads": 2})
-    extra = {"base_url": osai.base_url, "timeout": 0.4}
-    connection = {"conn_type": "osai", "password": TOKEN, "extra": extra}
-    os.environ["AIRFLOW_CONN_OSAI_DEFAULT"] = json.dumps(connection)
-    dataset = osai.new_dataset()
+    run = prepared(osai, case.mode, folder)
+    connect(osai, TIMEOUT)
     osai.post("faults", {"endpoint": case.call, "times": case.times, **FAULTS[case.fault]})
-    task = crash.Case("", case.deferrable, remembers=True, lists=True, cleared=False)
-    _, first = crash.forked(task, folder, dataset, die_at=None, try_number=1, max_tries=1)
+    first = run(1)
+    between = osai.jobs()
+    not_met = [fault["times"] for fault in osai.faults()] == [case.times]
     osai.clear_faults()
-    _, second = crash.forked(task, folder, dataset, die_at=None, try_number=2, max_tries=1)
+    connect(osai, 30.0)
+    second = run(2)
     found = verdict(osai.jobs(), second)
-    if "error" in first and first["error"] not in NAMED:
-        found["wrong_result"] += 1
-    if "result" in first and first["result"]["job_id"] != second.get("result", {}).get("job_id"):
-        found["wrong_result"] += 1
+    found["not_met"] = not_met
+    if "result" not in first:
+        found["wrong_result"] += first.get("error") not in NAMED
+    else:
+        found["wrong_result"] += verdict(between, first)["wrong_result"]
+        found["wrong_result"] += first["result"]["job_id"] != second.get("result", {}).get("job_id")
     return found
+
+
+def work(share: list[Case], home: str) -> list[tuple[Case, Counter[str]]]:
+    """Go through a share of the cells with a sandbox of its own."""
+    results = []
+    with sandbox() as osai:
+        for number, case in enumerate(share):
+            folder = Path(home) / f"{os.getpid()}-{number}"
+            folder.mkdir()
+            found = check(osai, case, folder)
+            results.append((case, found))
+            if found.total():
+                sys.stderr.write(f"{case}: {dict(found)}\n{(folder / 'log').read_text()[-3000:]}\n")
+    return results
 
 
 def main(arguments: list[str]) -> int:
     """Run the matrix, or the rows of some faults; return 0 only if nothing was doubled, lost, left running or wrong."""
-    cells = [Case(*cell) for cell in itertools.product(arguments or FAULTS, CALLS, TIMES, (True, False))]
-    found, ends = [], Counter()
-    with tempfile.TemporaryDirectory(prefix="osai-faults-") as home, sandbox() as osai:
-        started = time.monotonic()
-        for number, case in enumerate(cells):
-            folder = Path(home) / str(number)
-            folder.mkdir()
-            found.append(check(osai, case, folder))
-            if found[-1].total():
-                sys.stderr.write(f"{case}: {dict(found[-1])}\n{(folder / 'log').read_text()[-3000:]}\n")
-            ends[case.call, bool(found[-1].total())] += 1
-    for (call, bad), count in sorted(ends.items()):
-        sys.stdout.write(f"{call:<20}{'BAD' if bad else 'ok':>4}{count:>5}\n")
-    return report(found, started)
+    parser = argparse.ArgumentParser(prog="faults")
+    parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"one of: {'; '.join(FAULTS)}")
+    parser.add_argument("--workers", type=int, default=4, help="cells at once; they mostly sleep")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.faults) - FAULTS.keys():
+        parser.error(f"there is no fault {', '.join(sorted(unknown))}")
+    cells = cases(given.faults)
+    random.Random(0).shuffle(cells)  # so that the slow ones are spread
+    shares = [cells[number :: given.workers] for number in range(given.workers)]
+    started = time.monotonic()
+    with (
+        tempfile.TemporaryDirectory(prefix="osai-faults-") as home,
+        multiprocessing.get_context("fork").Pool(given.workers) as pool,
+    ):
+        results = list(itertools.chain(*pool.starmap(work, [(share, home) for share in shares], chunksize=1)))
+    ends = Counter((case.mode, case.call, bool(found.total())) for case, found in results)
+    for (mode, call, bad), count in sorted(ends.items()):
+        sys.stdout.write(f"{mode:<20}{call:<20}{'BAD' if bad else 'ok':>4}{count:>5}\n")
+    return report([found for _, found in results], started)
 
 
 if __name__ == "__main__":

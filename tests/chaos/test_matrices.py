@@ -38,8 +38,23 @@ def test_the_matrix_notices_operators_that_forget():
 
 
 def test_a_task_that_meets_a_fault_ends_by_name_and_its_retry_with_one_job():
-    """The connection breaks after OSAI took the request: the fault that doubles jobs elsewhere."""
+    """The connection breaks after OSAI took the request: the fault that doubles jobs elsewhere; in every mode."""
     counts = run("faults", "reset")
-    assert counts.pop("cases") == 16
+    assert counts.pop("cases") == 28
     counts.pop("seconds")
     assert not any(counts.values()), counts
+
+
+def test_the_matrix_notices_a_fault_that_nobody_meets():
+    """A sensor submits nothing, so a row that says so would be green for nothing."""
+    code = """if True:
+        import json, pathlib, tempfile
+        from tests.chaos import faults
+        with faults.sandbox() as osai, tempfile.TemporaryDirectory() as home:
+            case = faults.Case("reset", "sensor poke", "training.submit", 1)
+            print(json.dumps(faults.check(osai, case, pathlib.Path(home))))
+    """
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.pop("not_met") == 1
+    assert not any(found.values()), found

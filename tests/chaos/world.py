@@ -46,6 +46,9 @@ class Osai:
     def post(self, path: str, document: dict[str, Any] | None = None) -> None:
         self._http.post(f"/sandbox/{path}", json=document).raise_for_status()
 
+    def faults(self) -> list[dict[str, Any]]:
+        return self._http.get("/sandbox/faults").raise_for_status().json()
+
     def clear_faults(self) -> None:
         self._http.delete("/sandbox/faults").raise_for_status()
 
@@ -149,10 +152,12 @@ def verdict(jobs: list[dict[str, Any]], outcome: dict[str, Any], before: set[str
 
 
 def report(found: list[Counter[str]], started: float) -> int:
-    """Print the line of JSON, and return 0 only if all its counts are 0."""
+    """Print the line of JSON, and return 0 only if all its counts are 0; a matrix may count more than all do."""
     names = ("doubled", "lost", "left_running", "wrong_result", "not_killed")
-    total = sum(found, Counter())
-    counts = {name: total[name] for name in names}
+    total: Counter[str] = Counter()
+    for counts in found:
+        total.update(counts)
+    counts = {name: total[name] for name in (*names, *(total.keys() - names))}
     line = {"cases": len(found), **counts, "seconds": round(time.monotonic() - started, 1)}
     sys.stdout.write(json.dumps(line) + "\n")
     return 1 if any(counts.values()) else 0
