@@ -36,7 +36,6 @@ __all__ = [
     "OsaiJobTimeout",
     "OsaiRequestError",
     "OsaiUnreachable",
-    "quotable",
 ]
 
 MAX_SERVER_TEXT = 2_000
