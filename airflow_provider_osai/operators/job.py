@@ -49,8 +49,8 @@ DEFERRALS = "osai_deferrals"
 """The XCom that counts the triggers of this task that died."""
 MOST_OLDER = 20
 """Earlier generations of a cleared task whose jobs are looked for."""
-KILL_TIMEOUT = 10.0
-"""Seconds that each request of a kill may take."""
+KILL_TIMEOUT = 5.0
+"""Seconds that OSAI may fall silent during a kill; each of its two requests may last four times that."""
 SLICE = 0.5
 """Seconds after which a sleeping task notices that it was killed."""
 
