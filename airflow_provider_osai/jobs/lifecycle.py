@@ -124,7 +124,7 @@ def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
     :raises OsaiJobLost: if it was out of sight for ``max_unreachable``, or unknown to OSAI for longer than a minute.
     :raises OsaiAuthError: if the access token was refused for ten minutes.
     """
-    seen = watch.since
+    seen = watch.clock()  # not since its submission: whoever begins to wait for an old job has not lost sight of it yet
     while True:
         job: Job | None = None
         hint = 0.0

@@ -33,7 +33,7 @@ OPEN = OsaiUnreachable("timeout", sent=True)
 
 
 def watch(play, **options):
-    return Watch(since=play.now, clock=play.clock, pace=Pace(30, chance=lambda: 0.5), **options)
+    return Watch(**{"since": play.now, "clock": play.clock, "pace": Pace(30, chance=lambda: 0.5)} | options)
 
 
 class TestSubmit:
@@ -119,6 +119,12 @@ class TestWait:
         """It is not the end, and never success."""
         play.answers = {"training.get": [job("pausing")] * 5 + [job("succeeded")]}
         assert play.run(wait(calls, TRAINING, "7", watch(play))).state is JobState.SUCCEEDED
+
+    @pytest.mark.parametrize("error", [OsaiUnreachable("down"), OsaiAuthError("no"), GONE], ids=repr)
+    def test_an_old_job_is_not_lost_at_the_first_look(self, play, calls, error):
+        """A new triggerer takes over a job that has run for a day, and OSAI stumbles just then."""
+        play.answers = {"training.get": [error, job("succeeded")]}
+        assert play.run(wait(calls, TRAINING, "7", watch(play, since=play.now - 86_400))).is_terminal
 
     def test_the_deadline_holds_to_the_second(self, play, calls):
         """The last pause is cut to fit."""
