@@ -30,7 +30,11 @@ from tests.chaos import crash
 from tests.chaos.world import TOKEN, Osai, TaskInstance, report, sandbox, verdict  # isort: skip - makes Airflow a home
 
 from airflow.providers.common.compat.sdk import TaskDeferred
-from airflow.sdk.exceptions import AirflowRescheduleException
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:  # Airflow 3.1
+    from airflow.exceptions import AirflowRescheduleException
 
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 from airflow_provider_osai.sensors.job import OsaiJobSensor
