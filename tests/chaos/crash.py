@@ -22,12 +22,15 @@ from typing import Any, ClassVar
 
 from tests.chaos.world import LIVE, TOKEN, Files, Osai, TaskInstance, report, sandbox, verdict  # isort: skip - makes Airflow a home
 
-from airflow.providers.common.compat.sdk import TaskDeferred
+import anyio._backends._asyncio  # noqa: F401 - once, and not in each of hundreds of children
+from airflow.providers.common.compat.sdk import BaseHook, TaskDeferred
 
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 
+os.environ["AIRFLOW_CONN_FIRST"] = "generic://"
+BaseHook.get_connection("first")  # imports much; the same
 READS = 4
 """Reads of a job until it ends."""
 POINTS = (
