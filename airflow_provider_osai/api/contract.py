@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
@@ -95,7 +96,7 @@ class Endpoint:
     @property
     def placeholders(self) -> tuple[str, ...]:
         """The fields that the path is filled from."""
-        return tuple(re.findall(r"{(\w+)}", self.path))
+        return _placeholders(self.path)
 
     @property
     def sent_fields(self) -> frozenset[str]:
@@ -112,7 +113,7 @@ class Endpoint:
 
         :raises OsaiArgumentError: if an id of the path is missing.
         """
-        in_path = {name: quote(present(str(fields[name])), safe="") for name in self.placeholders}
+        in_path = {name: _in_path(fields[name]) for name in self.placeholders}
         rest = {name: value for name, value in fields.items() if name not in in_path and value is not None}
         in_query = set(rest) if self.method in ("GET", "DELETE") else set(self.query)
         query = {name: str(value) for name, value in rest.items() if name in in_query}
@@ -259,6 +260,16 @@ class Contract:
     def word(self, state: JobState) -> str:
         """Return a status word for *state*, as a server of this contract says it."""
         return self.own_words.get(state, state.value)
+
+
+@lru_cache(maxsize=256)
+def _placeholders(path: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"{(\w+)}", path))
+
+
+def _in_path(value: Any) -> str:
+    text = present(str(value))
+    return text if text.isascii() and text.isalnum() else quote(text, safe="")
 
 
 def _aliases(model: type[Request] | type[WireModel] | None) -> tuple[str, ...]:

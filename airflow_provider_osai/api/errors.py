@@ -156,4 +156,6 @@ def quotable(text: str, most: int = MAX_SERVER_TEXT) -> str:
     :param most: characters at the most.
     """
     head = text[: 2 * most]
-    return " ".join("".join(c if c.isprintable() else " " for c in head).split())[:most]
+    if not head.isprintable():
+        head = "".join(c if c.isprintable() else " " for c in head)
+    return " ".join(head.split())[:most]

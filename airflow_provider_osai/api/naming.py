@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 __all__ = ["ABSENT", "folded", "reach", "rename"]
@@ -12,6 +13,7 @@ ABSENT: Final = object()
 """What :func:`reach` finds where nothing is."""
 
 
+@lru_cache(maxsize=256)
 def folded(word: str) -> str:
     """Return *word* as status words are compared: without case, spaces, hyphens and underscores."""
     return re.sub(r"[\s_-]+", "", word).casefold()
@@ -23,6 +25,8 @@ def rename(data: Mapping[str, Any], pairs: Iterable[tuple[str, str]]) -> dict[st
     A key that is called like a new name, but is not the one that becomes it, is something else and goes.
     """
     pairs = list(pairs)
+    if not pairs:
+        return dict(data)
     gone = {name for pair in pairs for name in pair}
     renamed: dict[str, Any] = {key: value for key, value in data.items() if key not in gone}
     for old, new in pairs:
