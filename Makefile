@@ -6,7 +6,7 @@ CONSTRAINTS := constraints$(AIRFLOW:%=-airflow%).txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint unit chaos clean
+.PHONY: demo test lint unit chaos bench clean
 
 demo: $(READY)  ## fly the retraining Dag in a whole Airflow against the sandbox; KEEP=1 leaves Airflow up
 	@$(BIN)/osai-airflow demo $(if $(KEEP),--keep)
@@ -23,6 +23,13 @@ unit: $(READY)
 
 chaos: $(READY)  ## kill whatever can be killed, break every call, and count what is doubled, lost or left running
 	@$(BIN)/python -m tests.chaos
+
+bench: $(READY)  ## what waiting, importing and resuming cost, beside other providers (about an hour, on an idle machine)
+	$(BIN)/python -m benchmarks.deferred_jobs --jobs 5000 --interval 10 --peer http
+	$(BIN)/python -m benchmarks.deferred_jobs --jobs 10000 --interval 10 --peer none
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.import_time
+	$(BIN)/python -m benchmarks.triggerer
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed" if not (3, 11) <= sys.version_info < (3, 14) else 0)'

@@ -1,0 +1,229 @@
+"""A real triggerer with a thousand deferred tasks: its CPU while they wait, and how soon the end of a job resumes one.
+
+``python -m benchmarks.triggerer`` starts a whole Airflow (scheduler, Dag processor, API server, triggerer; SQLite) for
+each side in turn: ``http`` (``HttpSensor(deferrable=True)``), ``ours`` (``OsaiJobSensor(deferrable=True)``) and
+``idle`` (triggers that ask nobody: what Airflow's own work for that many costs). All ask the same TLS server.
+
+Real: all parts of Airflow, the Dag with its mapped task, the run and its task instances, the triggers in the database,
+their way through the triggerer, the event's way back into the database. Simulated, since a thousand starts of workers
+would take an hour and are not what is asked for: the tasks do not run until they defer. The pool has no slots, so the
+scheduler leaves them ``scheduled``; :mod:`benchmarks.deferring` then writes what a deferring task causes to be written.
+For the same reason a resumed task is ``scheduled`` again and stays so.
+
+Latency is from the job's end on the server to the moment at which the task instance left ``deferred`` (its
+``scheduled_dttm``). CPU is that of the triggerer's two processes, as a share of one core. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import psutil
+from cryptography.fernet import Fernet
+
+if __name__ == "__main__":  # as a script: its folder's parent is where the packages are
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from airflow_provider_osai.demo.airflow import WholeAirflow
+from benchmarks.deferred_jobs import say
+from benchmarks.service import Service
+from benchmarks.side import SideError, wait_until_seen
+
+__all__ = ["main"]
+
+DAG = "waiting"
+BLOCKED = "async thread was blocked"
+DAGS = {
+    "http": """
+from airflow.providers.http.sensors.http import HttpSensor
+with DAG("waiting", schedule=None):
+    HttpSensor.partial(
+        task_id="wait", http_conn_id="bench_http", deferrable=True, poke_interval={interval}
+    ).expand(endpoint=[f"generic/{{job}}" for job in range(1, {jobs} + 1)])
+""",
+    "ours": """
+from airflow_provider_osai.sensors.job import OsaiJobSensor
+with DAG("waiting", schedule=None):
+    OsaiJobSensor.partial(
+        task_id="wait", osai_conn_id="bench_osai", kind="training", deferrable=True, poke_interval={interval}
+    ).expand(job_id=[str(job) for job in range(1, {jobs} + 1)])
+""",
+}
+DAGS["idle"] = DAGS["http"]
+
+
+class Triggerer:
+    """The triggerer of a running Airflow, as its database, its logs and its processes show it.
+
+    :param airflow: the running Airflow.
+    :param run_id: of the run whose tasks wait.
+    """
+
+    def __init__(self, airflow: WholeAirflow, run_id: str) -> None:
+        self._airflow, self._run_id = airflow, run_id
+        log = airflow.logs / "parts" / "triggerer.log"
+        parents = [process for pid in airflow.processes if _writes_to(process := psutil.Process(pid), log)]
+        self._processes = {found.pid: found for parent in parents for found in [parent, *parent.children()]}
+        if len(self._processes) != 2:
+            raise SideError(f"a triggerer has two processes; {len(self._processes)} were found")
+
+    def cpu(self) -> float:
+        """Return the seconds of CPU used so far, by supervisor and runner."""
+        times = [process.cpu_times() for process in self._processes.values()]
+        return sum(time.user + time.system for time in times)
+
+    def memory(self) -> int:
+        """Return the resident memory in bytes, of supervisor and runner."""
+        return sum(process.memory_info().rss for process in self._processes.values())
+
+    def states(self) -> dict[str, int]:
+        """Return how many task instances are in which state."""
+        return dict(self._query("select state, count(*) from task_instance where run_id = ? group by state"))
+
+    def resumed(self) -> dict[int, float]:
+        """Return when each task instance that is deferred no more was resumed, in seconds since the epoch."""
+        rows = self._query(
+            "select map_index, scheduled_dttm from task_instance where run_id = ? and state != 'deferred'"
+        )
+        return {index: datetime.fromisoformat(when).replace(tzinfo=UTC).timestamp() for index, when in rows}
+
+    def blocked(self) -> int:
+        """Return how often Airflow has warned that a trigger held the event loop."""
+        return sum(path.read_text(errors="replace").count(BLOCKED) for path in self._airflow.all_logs())
+
+    def _query(self, sql: str) -> list[Any]:
+        with sqlite3.connect(f"file:{self._airflow.home / 'airflow.db'}?mode=ro", uri=True, timeout=30) as connection:
+            return connection.execute(sql, [self._run_id]).fetchall()
+
+
+def measure(side: str, jobs: int, interval: float, seconds: float, ends: int) -> dict[str, Any]:
+    """Run one side in an Airflow of its own, and return its figures.
+
+    :param seconds: the window in which all wait and CPU is measured.
+    :param ends: how many jobs then end, spread over two intervals.
+    """
+    with Service(jobs) as service, tempfile.TemporaryDirectory(prefix="osai-bench-") as folder:
+        dags, home = Path(folder) / "dags", Path(folder) / "home"
+        dags.mkdir()
+        text = DAGS[side].format(interval=interval, jobs=jobs)
+        (dags / "waiting.py").write_text(f"from airflow.sdk import DAG\n{text}")
+        settings = {
+            "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),
+            "AIRFLOW__CORE__DEFAULT_POOL_TASK_SLOT_COUNT": "0",
+            "AIRFLOW__CORE__MAX_MAP_LENGTH": str(jobs),
+            "AIRFLOW__TRIGGERER__CAPACITY": str(jobs + 1),
+        }
+        home.mkdir()
+        environment = service.environment | settings
+        with WholeAirflow(dags, home=home, environment=environment) as airflow:
+            airflow.wait_for_dag(DAG)
+            run_id = airflow.trigger(DAG)
+            triggerer = Triggerer(airflow, run_id)
+            _until(lambda: triggerer.states().get("scheduled") == jobs, 120, f"{jobs} scheduled tasks")
+            empty = triggerer.memory()
+            _defer(home, environment, run_id, side, interval, jobs)
+            say(f"{side}: {jobs} tasks are deferred")
+            wait_until_seen(side, service, jobs)
+            time.sleep(interval)
+            figures = _wait_and_resume(triggerer, service, side, jobs, seconds, ends, 2 * interval)
+            return figures | {"kb_per_job": (triggerer.memory() - empty) / 1000 / jobs}
+
+
+def _wait_and_resume(
+    triggerer: Triggerer, service: Service, side: str, jobs: int, seconds: float, ends: int, span: float
+) -> dict[str, Any]:
+    blocked, cpu, begin, counts = triggerer.blocked(), triggerer.cpu(), time.monotonic(), service.counts()
+    time.sleep(seconds)
+    passed = time.monotonic() - begin
+    figures: dict[str, Any] = {
+        "cpu": (triggerer.cpu() - cpu) / passed,
+        "requests": (service.counts()["requests"] - counts["requests"]) / passed,
+        "blocked_at_start": blocked,
+    }
+    if side != "idle":
+        late = _latencies(triggerer, service, jobs, ends, span)
+        figures |= {"median_s": median(late), "p95_s": late[int(0.95 * len(late))], "max_s": late[-1]}
+    waiting = triggerer.states().get("deferred", 0)
+    if waiting != jobs - (0 if side == "idle" else ends):
+        raise SideError(f"{side}: {waiting} tasks wait; other tasks were resumed than those whose jobs ended")
+    return figures | {"blocked": triggerer.blocked() - blocked}
+
+
+def _latencies(triggerer: Triggerer, service: Service, jobs: int, ends: int, span: float) -> list[float]:
+    """End *ends* jobs, spread over *span* seconds and over all jobs; return how long their tasks took, sorted."""
+    step = jobs // ends
+    ended: dict[int, float] = {}
+    begin = time.monotonic()
+    for number in range(ends):
+        time.sleep(max(0.0, begin + span * number / ends - time.monotonic()))
+        index = number * step
+        service.end([str(index + 1)])
+        ended[index] = time.time()
+    _until(lambda: ended.keys() <= triggerer.resumed().keys(), 10 * span, f"{ends} resumed tasks")
+    resumed = triggerer.resumed()
+    return sorted(resumed[index] - when for index, when in ended.items())
+
+
+def _defer(home: Path, environment: dict[str, str], run_id: str, side: str, interval: float, jobs: int) -> None:
+    root = Path(__file__).resolve().parents[1]
+    env = {key: value for key, value in os.environ.items() if "AIRFLOW" not in key}
+    env |= {"AIRFLOW_HOME": str(home), "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}"}
+    command = [sys.executable, "-m", "benchmarks.deferring", DAG, run_id, side, str(interval)]
+    env |= {"PYTHONPATH": str(root), **environment}
+    output = subprocess.run(command, env=env, cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout
+    if int(output.splitlines()[-1]) != jobs:
+        raise SideError(f"{output.splitlines()[-1]} tasks were deferred instead of {jobs}")
+
+
+def _writes_to(process: psutil.Process, log: Path) -> bool:
+    """Whether this is the part of Airflow whose output goes to *log*; its children's goes to their parent."""
+    try:
+        return Path(os.readlink(f"/proc/{process.pid}/fd/1")) == log.resolve()
+    except OSError:  # not Linux, where the parts are commands of their own
+        return process.cmdline()[-2:-1] == ["triggerer"]
+
+
+def _until(done: Any, patience: float, what: str) -> None:
+    give_up = time.monotonic() + patience
+    while not done():
+        if time.monotonic() > give_up:
+            raise SideError(f"no {what} after {patience:g} s")
+        time.sleep(0.2)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure all sides and print the line of JSON; the return code is 0, since a slow machine is no error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--interval", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=60.0, help="length of the window")
+    parser.add_argument("--ends", type=int, default=200, help="jobs that end, to measure latency")
+    parser.add_argument("--sides", default="http,ours,idle")
+    options = parser.parse_args(arguments)
+    found = {}
+    for side in options.sides.split(","):
+        figures = measure(side, options.jobs, options.interval, options.seconds, options.ends)
+        found[side] = {key: round(value, 4) for key, value in figures.items()}
+        say(json.dumps({"side": side, **found[side]}))
+    line: dict[str, Any] = {"jobs": options.jobs, "interval": options.interval}
+    if {"http", "ours"} <= found.keys() and found["ours"]["cpu"]:
+        line["cpu_ratio"] = round(found["http"]["cpu"] / found["ours"]["cpu"], 2)
+    say(
+        json.dumps(line | {f"{side}_{key}": value for side, figures in found.items() for key, value in figures.items()})
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
