@@ -71,6 +71,7 @@ class _Sender:
         }
         every = ("GET", "PUT", "DELETE", "POST")
         self._repeat = Repeat(total, every, PASSING, **budget)
+        self._once = Repeat(0)
         # A request that makes something is sent again only when it is certain that OSAI did not take it.
         self._repeat_if_not_taken = Repeat(total, every, (429,), _NOT_SENT[:2], **budget)
 
@@ -99,8 +100,14 @@ class _Sender:
         )
 
     def _request(
-        self, http: httpx.Client | httpx.AsyncClient, call: Call[Any], stack: contextlib.ExitStack
+        self,
+        http: httpx.Client | httpx.AsyncClient,
+        call: Call[Any],
+        stack: contextlib.ExitStack,
+        *,
+        once: bool = False,
     ) -> httpx.Request:
+        patient = self._repeat if call.repeatable else self._repeat_if_not_taken
         files = {
             name: (path.name, stack.enter_context(path.open("rb")), mimetypes.guess_type(path.name)[0])
             for name, path in call.files.items()
@@ -110,7 +117,7 @@ class _Sender:
             self.settings.base_url + call.path,
             params=call.query or None,
             extensions={
-                "retry": self._repeat if call.repeatable else self._repeat_if_not_taken,
+                "retry": self._once if once else patient,
                 UPLOAD: bool(files),
             },
             **({"data": call.body, "files": files} if files else {"json": call.body}),
@@ -241,19 +248,22 @@ class AsyncOsaiClient(_Sender):
         """Return a client whose making has not held the event loop."""
         return cls(settings, await asyncio.to_thread(ssl_context, settings), **options)
 
-    async def send(self, call: Call[T]) -> T:
-        """Send one call; raise an OsaiError if no usable answer comes."""
+    async def send(self, call: Call[T], *, once: bool = False) -> T:
+        """Send one call; raise an OsaiError if no usable answer comes.
+
+        :param once: do not repeat it, whatever comes; for who asks again anyway.
+        """
         try:
-            return await self._send(call)
+            return await self._send(call, once=once)
         except OsaiAuthError:
             if self._renew is None or not self.auth.replace((await self._renew()).access_token):
                 raise
-            return await self._send(call)
+            return await self._send(call, once=once)
 
-    async def _send(self, call: Call[T]) -> T:
+    async def _send(self, call: Call[T], *, once: bool) -> T:
         with contextlib.ExitStack() as stack:
             try:
-                response = await self._http.send(self._request(self._http, call, stack))
+                response = await self._http.send(self._request(self._http, call, stack, once=once))
             except (httpx.HTTPError, SignInRefused) as error:
                 raise self._failed(call, error) from error
             if len(response.content) > OFF_LOOP:

@@ -52,10 +52,19 @@ class OsaiHook(BaseHook):
         """Return a client that blocks; use it as a context manager."""
         return OsaiClient(self.settings(), on_secret=mask_secret, renew=self.settings)
 
-    async def get_async_conn(self) -> AsyncOsaiClient:
-        """Return a client that awaits; nothing in its making holds the event loop."""
-        settings = await self._async_settings()
-        return await AsyncOsaiClient.open(settings, on_secret=_mask_off_the_loop, renew=self._async_settings)
+    async def async_settings(self) -> OsaiSettings:
+        """Do the same as :meth:`settings` without holding the event loop."""
+        connection = await get_async_connection(self.osai_conn_id, self)
+        return self._checked(connection.password, await get_async_extra_dejson(connection))
+
+    async def get_async_conn(self, settings: OsaiSettings | None = None, **options: Any) -> AsyncOsaiClient:
+        """Return a client that awaits; nothing in its making holds the event loop.
+
+        :param settings: of this connection, if they have just been read.
+        :param options: as for the client.
+        """
+        settings = settings or await self.async_settings()
+        return await AsyncOsaiClient.open(settings, on_secret=_mask_off_the_loop, renew=self.async_settings, **options)
 
     def test_connection(self) -> tuple[bool, str]:
         """Sign in and ask who we are; say in one line how that went."""
@@ -71,10 +80,6 @@ class OsaiHook(BaseHook):
             return False, str(error)
         who = user.email or user.name or user.id or "a user without a name"
         return True, f"Signed in to OSAI at {settings.base_url} as {who}."
-
-    async def _async_settings(self) -> OsaiSettings:
-        connection = await get_async_connection(self.osai_conn_id, self)
-        return self._checked(connection.password, await get_async_extra_dejson(connection))
 
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:

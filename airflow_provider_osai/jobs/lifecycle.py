@@ -146,7 +146,7 @@ def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
         if watch.deadline is not None and now >= watch.deadline:
             msg = f"it has not ended {now - watch.since:.0f} s after its submission, at the task's execution_timeout"
             raise OsaiJobTimeout(msg, kind=kind, job_id=job_id)
-        pause = max(watch.pace.interval(now - watch.since, job.progress if job else None), hint)
+        pause = watch.pace.interval(now - watch.since, job.progress if job else None, hint)
         pause = pause if watch.deadline is None else min(pause, watch.deadline - now)
         if job is not None:
             watch.observe(job, pause)

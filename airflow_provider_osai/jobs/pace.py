@@ -26,10 +26,14 @@ class Pace:
     longest: float = 30.0
     chance: Callable[[], float] = random.random
 
-    def interval(self, age: float, progress: float | None = None) -> float:
-        """Return the seconds until the next look at a job that is *age* seconds old, spread by 20 %."""
+    def interval(self, age: float, progress: float | None = None, at_least: float = 0.0) -> float:
+        """Return the seconds until the next look at a job that is *age* seconds old, spread by 20 %.
+
+        :param at_least: what the API asked for; spread too, so that not everybody comes back at once.
+        """
         wait = age / 5
         if progress is not None and NEARLY_DONE <= progress <= 1:
             wait = min(wait, age * (1 - progress) / progress / 2)
         wait = min(max(wait, SHORTEST), self.longest)
-        return wait * (0.8 + 0.4 * self.chance())
+        chance = self.chance()
+        return max(wait * (0.8 + 0.4 * chance), at_least * (1 + 0.2 * chance))

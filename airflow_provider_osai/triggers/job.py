@@ -11,11 +11,11 @@ from airflow_provider_osai.api.errors import OsaiError
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.event import JobEvent
-from airflow_provider_osai.jobs.flow import arun
 from airflow_provider_osai.jobs.lifecycle import Watch, wait
 from airflow_provider_osai.jobs.pace import Pace
 from airflow_provider_osai.jobs.report import Reporter
 from airflow_provider_osai.triggers.kill import AIRFLOW_TELLS_KILLS, cancel_if_killed
+from airflow_provider_osai.triggers.sharing import join, leave
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -108,8 +108,11 @@ class OsaiJobTrigger(BaseTrigger):
     async def _event(self) -> JobEvent:
         try:
             kind = JobKind.parse(self.kind)
-            async with await OsaiHook(self.osai_conn_id).get_async_conn() as client:
-                job: Job = await arun(wait(client.calls, kind, self.job_id, self._watch()), client.send)
+            shared = await join(OsaiHook(self.osai_conn_id))
+            try:
+                job: Job = await shared.loader.run(wait(shared.client.calls, kind, self.job_id, self._watch()))
+            finally:
+                await leave(shared)
         except OsaiError as error:
             self.log.warning("Stopped waiting: %s", error)
             return JobEvent.stopped(self.kind, self.job_id, error, self.deferrals)

@@ -12,6 +12,7 @@ from airflow_provider_osai.api.errors import OsaiError
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.jobs.flow import arun
 from airflow_provider_osai.jobs.lifecycle import cancel
+from airflow_provider_osai.triggers.sharing import join, leave
 
 if TYPE_CHECKING:
     from airflow_provider_osai.hooks.osai import OsaiHook
@@ -54,8 +55,11 @@ async def _find_out(ti: Any, hook: OsaiHook, kind: str, job_id: str, log: Any) -
                 log.info("OSAI %s job %s goes on: the task is %s", kind, job_id, state)
                 return
             said = f"Could not cancel OSAI %s job %s of a task that is {state}, look into the portal: %s"
-            async with await hook.get_async_conn() as client:
-                job = await arun(cancel(client.calls, JobKind.parse(kind), job_id), client.send)
+            shared = await join(hook)
+            try:
+                job = await arun(cancel(shared.client.calls, JobKind.parse(kind), job_id), shared.client.send)
+            finally:
+                await leave(shared)
             fate = f"has ended as {job.state}" if job.is_terminal else "was told to stop"
             log.info("OSAI %s job %s %s: its task is %s", kind, job_id, fate, state)
     except Exception as error:  # noqa: BLE001 - Airflow would only say that something went wrong

@@ -103,14 +103,14 @@ def test_an_outage_is_borne(job, sandbox):
     """Resets, pages and broken JSON are not the job's end."""
     trigger = job("reads", reads=4)
     for fault in ("reset", "malformed", "html", "expired_token", "unknown_state"):
-        sandbox.control.fault(fault, "training.get")
+        sandbox.control.fault(fault, "training.*")
     assert first_event(trigger).state == "succeeded"
 
 
 def test_a_longer_outage_is_told_as_lost(job, sandbox):
     """The task decides; the job is not cancelled."""
     trigger = job("reads", reads=4, max_unreachable=0.1)
-    sandbox.control.fault("html", "training.get", times=10**6)
+    sandbox.control.fault("html", "training.*", times=10**6)
     assert first_event(trigger).outcome is Outcome.LOST
 
 

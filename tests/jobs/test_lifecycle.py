@@ -174,7 +174,7 @@ class TestWait:
         """The server knows best."""
         play.answers = {"training.get": [OsaiUnreachable("429", retry_after=55.0), job("succeeded")]}
         play.run(wait(calls, TRAINING, "7", watch(play)))
-        assert play.slept == [55.0]
+        assert 55.0 <= play.slept[0] <= 66.0
 
     def test_what_waiting_does_not_mend_ends_it(self, play, calls):
         """The task says what to mend."""
