@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import httpx
-import jwt
 
 from airflow_provider_osai.api.answers import text_of
 from airflow_provider_osai.api.errors import OsaiAuthError
@@ -148,6 +147,8 @@ def _life(token: str) -> float:
     From ``iat`` where there is one, so that a wrong clock here does not matter. A life that is over already speaks of a
     wrong clock too: renewing at every request would not mend it.
     """
+    import jwt  # noqa: PLC0415 - heavy, and most who import this never sign in
+
     try:
         claims = jwt.decode(token, options={"verify_signature": False})
         life = float(claims["exp"]) - float(claims.get("iat") or time.time())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
 import logging
 import mimetypes
 import ssl
@@ -246,7 +247,7 @@ class AsyncOsaiClient(_Sender):
     @classmethod
     async def open(cls, settings: OsaiSettings, **options: Any) -> Self:
         """Return a client whose making has not held the event loop."""
-        return cls(settings, await asyncio.to_thread(ssl_context, settings), **options)
+        return cls(settings, await asyncio.to_thread(_prepare, settings), **options)
 
     async def send(self, call: Call[T], *, once: bool = False) -> T:
         """Send one call; raise an OsaiError if no usable answer comes.
@@ -284,6 +285,12 @@ class AsyncOsaiClient(_Sender):
 def ssl_context(settings: OsaiSettings) -> ssl.SSLContext | bool:
     """Return the TLS context for the settings' address; plain http on loopback needs none."""
     return httpx.create_ssl_context() if settings.base_url.startswith("https:") else False
+
+
+def _prepare(settings: OsaiSettings) -> ssl.SSLContext | bool:
+    """Do what would hold an event loop: build the TLS context, and import what reads a JWT."""
+    importlib.import_module("jwt")
+    return ssl_context(settings)
 
 
 def _is_sign_in(error: httpx.HTTPError) -> bool:

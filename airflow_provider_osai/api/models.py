@@ -78,6 +78,7 @@ class WireModel(BaseModel):
         extra="ignore",
         frozen=True,
         coerce_numbers_to_str=True,
+        defer_build=True,  # most who import this use few of them
     )
 
 

@@ -110,6 +110,7 @@ class Request(BaseModel):
         frozen=True,
         coerce_numbers_to_str=True,
         protected_namespaces=(),
+        defer_build=True,  # most who import this use few of them
     )
 
     def __init__(self, **values: Any) -> None:
