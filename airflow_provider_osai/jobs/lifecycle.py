@@ -150,6 +150,7 @@ def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
         pause = pause if watch.deadline is None else min(pause, watch.deadline - now)
         if job is not None:
             watch.observe(job, pause)
+        job = None  # thousands sleep at the same time, and none needs it meanwhile
         yield Sleep(pause)
 
 

@@ -28,7 +28,8 @@ from airflow_provider_osai.api.models import Job, JobKind
 from airflow_provider_osai.api.rebinding import rebind
 from airflow_provider_osai.jobs.flow import Sleep, arun
 from airflow_provider_osai.jobs.lifecycle import Watch, wait
-from airflow_provider_osai.jobs.loader import AT_ONCE, MOST, SINGLY_AT_ONCE, Loader
+from airflow_provider_osai.jobs.line import AT_ONCE, MOST, SINGLY_AT_ONCE
+from airflow_provider_osai.jobs.loader import Loader
 from airflow_provider_osai.jobs.pace import Pace
 from tests.jobs.clockwork import play
 from tests.jobs.conftest import job
@@ -57,6 +58,7 @@ class Api:
 
     async def send(self, call):
         verb = call.name.partition(".")[2]
+        assert verb != "list" or call.query["ids"], "this asks for all jobs of the world"
         ids = tuple(call.query["ids"].split(",")) if verb == "list" else call.subject
         self.asked.append((now(), call.name, ids))
         self.at_once += 1
