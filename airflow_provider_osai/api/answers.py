@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 import httpx
@@ -35,17 +36,20 @@ class Repeat(Retry):
             raise ValueError("not a time") from None
 
 
-def decipher(response: httpx.Response, method: str, path: str) -> OsaiError:
-    """Return the error that an unsuccessful answer stands for."""
+def decipher(response: httpx.Response, method: str, path: str, busy: Collection[int] = ()) -> OsaiError:
+    """Return the error that an unsuccessful answer stands for.
+
+    :param busy: statuses besides 429 that say "not now".
+    """
     status = response.status_code
     if status == httpx.codes.UNAUTHORIZED:
         return OsaiAuthError(
             f"OSAI refused {method} {path} although it had just signed us in ({status}); check the token's rights"
         )
-    if status in PASSING or response.is_server_error:
+    if status in PASSING or status in busy or response.is_server_error:
         return OsaiUnreachable(
             f"{method} {path} was answered with {status} {response.reason_phrase}",
-            sent=status != httpx.codes.TOO_MANY_REQUESTS,
+            sent=status != httpx.codes.TOO_MANY_REQUESTS and status not in busy,
             status=status,
             retry_after=_retry_after(response),
         )

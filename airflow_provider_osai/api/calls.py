@@ -35,6 +35,7 @@ class Call(Generic[T]):
     :param body: the JSON body, or the form's fields if there are *files*.
     :param files: form parts read from disk while they are sent.
     :param repeatable: whether asking twice does no more than asking once.
+    :param busy: statuses besides 429 that say "not now".
     :param subject: the ids that the call is about, for batching and messages.
     """
 
@@ -46,6 +47,7 @@ class Call(Generic[T]):
     body: Mapping[str, Any] | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
     repeatable: bool = False
+    busy: tuple[int, ...] = ()
     subject: tuple[str, ...] = ()
 
 
@@ -142,7 +144,16 @@ class Calls:
         endpoint = self.contract[name]
         out = endpoint.outgoing(fields)
         return Call(
-            name, out.method, out.path, parse, out.query, out.fields or None, files or {}, endpoint.repeatable, subject
+            name,
+            out.method,
+            out.path,
+            parse,
+            out.query,
+            out.fields or None,
+            files or {},
+            endpoint.repeatable,
+            endpoint.busy,
+            subject,
         )
 
     def _read(self, name: str, answer: Any) -> Any:

@@ -127,7 +127,7 @@ class _Sender:
     def _read(self, call: Call[T], response: httpx.Response) -> T:
         """Turn an answer into the call's value, or into the error that says what to do."""
         if not response.is_success:
-            raise decipher(response, call.method, call.path)
+            raise decipher(response, call.method, call.path, call.busy)
         if call.parse is None:
             return None  # type: ignore[return-value]  # such a call is a Call[None]
         try:

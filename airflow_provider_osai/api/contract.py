@@ -75,6 +75,7 @@ class Endpoint:
     :param many: whether the answer is a list of it.
     :param optional: whether an API may lack it (a user binds it to ``null``).
     :param repeatable: whether asking twice does no more than asking once.
+    :param busy: statuses besides 429 that say "not now, there is too much to do".
     :param request_names: our field -> the API's, where they differ.
     :param response_names: our field -> the API's, where they differ. ``items`` is where a list answer keeps its list.
     """
@@ -90,6 +91,7 @@ class Endpoint:
     many: bool = False
     optional: bool = False
     repeatable: bool = False
+    busy: tuple[int, ...] = ()
     request_names: Mapping[str, str] = field(default_factory=dict)
     response_names: Mapping[str, str] = field(default_factory=dict)
 

@@ -106,6 +106,11 @@ class OsaiUnreachable(OsaiError):
         self.sent, self.status, self.retry_after = sent, status, retry_after
         super().__init__(message)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether OSAI has answered that it has too much to do, and surely did not take the request."""
+        return not self.sent and self.status is not None
+
 
 class OsaiJobError(OsaiError):
     """Something about one job.

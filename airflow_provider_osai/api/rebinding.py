@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from airflow_provider_osai.api.contract import Contract, Endpoint
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError
@@ -30,13 +30,15 @@ class Binding(BaseModel):
     path: Annotated[str, StringConstraints(pattern=r"^/[^?#\s]*$")] | None = None
     request: dict[FieldName, FieldName] = {}
     response: dict[FieldName, FieldName] = {}
+    busy: tuple[Annotated[int, Field(ge=400, le=499)], ...] | None = None
 
 
 def rebind(contract: Contract, bindings: Mapping[str, Any] | str | None) -> Contract:
     """Return *contract* with a user's *bindings* over it.
 
     :param bindings: the connection's ``contract`` extra, as JSON text or as its object. Per operation ``null`` or an
-        object with any of ``method``, ``path``, ``request``, ``response``; ``states`` maps status words to states.
+        object with any of ``method``, ``path``, ``request``, ``response``, ``busy`` (statuses that mean "not now");
+        ``states`` maps status words to states.
     :raises OsaiContractError: naming the key that is wrong.
     """
     given = dict(_parsed(bindings))
@@ -84,6 +86,7 @@ def _bound(contract: Contract, name: str, value: Any) -> Endpoint | None:
         path=binding.path or endpoint.path,
         request_names={**endpoint.request_names, **binding.request},
         response_names={**endpoint.response_names, **binding.response},
+        busy=endpoint.busy if binding.busy is None else binding.busy,
     )
     _known(name, "path", bound.placeholders, endpoint.sent_fields)
     for field in set(binding.request) & set(bound.placeholders):

@@ -36,6 +36,7 @@ class Claim:
     :param older: its earlier generations, for an Airflow that remembers nothing; the task was cleared since.
     :param webhook_url: where OSAI tells of the end.
     :param note: is told what somebody should know who reads the log.
+    :param patience: seconds for which an OSAI that has too much to do is asked again.
     :param clock: the time now.
     """
 
@@ -45,6 +46,7 @@ class Claim:
     older: Iterable[int] = ()
     webhook_url: str | None = None
     note: Callable[[str], None] = lambda _: None
+    patience: float = 3600.0
     clock: Callable[[], float] = time.time
 
 
@@ -81,7 +83,7 @@ def _submit(calls: Calls, wish: Claim, mine: Entry) -> Flow[Job]:
     """Submit the job, with the intent kept before and, if OSAI surely did not take it, taken back after."""
     wish.ledger.write(mine)
     try:
-        return (yield from submit(calls, wish.request, mine.reference, wish.webhook_url))
+        return (yield from submit(calls, wish.request, mine.reference, wish.webhook_url, patience=wish.patience))
     except OsaiError as error:
         if not (isinstance(error, OsaiUnreachable) and error.sent):
             wish.ledger.write(mine.model_copy(update={"void": True}))

@@ -5,6 +5,7 @@ Times are seconds since the epoch, so that they mean the same in every process.
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from airflow_provider_osai.jobs.pace import Pace
 __all__ = ["Watch", "cancel", "find", "look", "outcome", "submit", "wait"]
 
 SUBMIT_TRIES = 4
+LONGEST_PAUSE = 60.0
+"""Seconds between two tries to submit to an OSAI that has too much to do; up to twice that by chance."""
 NO_SUCH_OPERATION = frozenset({400, 404, 405, 501})
 """How an API without an optional operation may answer to it."""
 AUTH_PATIENCE = 600.0
@@ -37,16 +40,36 @@ NOT_YET = 60.0
 """Seconds after submission for which a 404 means that the job is not visible yet."""
 
 
-def submit(calls: Calls, request: JobRequest, reference: str, webhook_url: str | None = None) -> Flow[Job]:
+def submit(
+    calls: Calls,
+    request: JobRequest,
+    reference: str,
+    webhook_url: str | None = None,
+    *,
+    patience: float = 3600.0,
+    chance: Callable[[], float] = random.random,
+) -> Flow[Job]:
     """Submit *request*, and after an answer that leaves it open whether OSAI took it, look before asking again.
 
-    :raises OsaiUnreachable: if it stays open; then the reference tells later.
+    :param patience: seconds for which an OSAI that has too much to do is asked again.
+    :param chance: a number from 0 to 1, anew at each call.
+    :raises OsaiUnreachable: if it stays open, then the reference tells later; or if OSAI takes no job for so long.
     """
-    for left in reversed(range(SUBMIT_TRIES)):
+    tries, refusals, waited = 0, 0, 0.0
+    while True:
         try:
             job: Job = yield calls.submit_job(request, reference, webhook_url)
         except OsaiUnreachable as error:
-            yield Sleep(error.retry_after or 2.0 ** (SUBMIT_TRIES - left - 1))
+            if error.is_busy:
+                # Hundreds may have been sent away together, and must not come back so.
+                pause = max(min(2.0**refusals, LONGEST_PAUSE), error.retry_after or 0.0) * (1 + chance())
+                refusals, waited = refusals + 1, waited + pause
+                if waited > patience:
+                    raise
+                yield Sleep(pause)
+                continue
+            yield Sleep(error.retry_after or 2.0**tries)
+            tries += 1
             if error.sent:
                 jobs = yield from find(calls, request.kind, reference)
                 if jobs:
@@ -55,11 +78,10 @@ def submit(calls: Calls, request: JobRequest, reference: str, webhook_url: str |
                     doubt = f"Whether OSAI took the {request.kind} job cannot be told, so it is not sent again"
                     msg = f"{error}. {doubt}; look into the portal"
                     raise OsaiUnreachable(msg, status=error.status) from error
-            if not left:
+            if tries == SUBMIT_TRIES:
                 raise
         else:
             return job
-    raise AssertionError("the last try returns or raises")
 
 
 def find(calls: Calls, kind: JobKind, reference: str) -> Flow[list[Job] | None]:

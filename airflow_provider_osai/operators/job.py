@@ -72,8 +72,9 @@ class OsaiJobOperator(OsaiOperator):
     :param durable: a retry of the task adopts the job that an earlier try left running, and a cleared task cancels it
         first; see docs/reliability.md. ``False``: every try submits anew.
     :param cancel_on_kill: cancel the job when the task is killed, marked or cleared, on a worker or while deferred.
-    :param max_unreachable: seconds for which OSAI may be out of reach before the task gives up waiting. The job is not
-        cancelled then.
+    :param max_unreachable: seconds for which OSAI may be out of reach before the task gives up waiting; the job is not
+        cancelled then. Also for how long an OSAI that takes no more jobs at the moment (429, or what the contract binds
+        as ``busy``) is asked again.
     :raises OsaiJobFailed: if the job failed.
     :raises OsaiJobCancelled: if it was cancelled.
     :raises OsaiJobTimeout: if it had not ended at the task's ``execution_timeout``.
@@ -197,10 +198,12 @@ class OsaiJobOperator(OsaiOperator):
         owner = Owner(ti.dag_id, ti.run_id, ti.task_id, map_index, ti.max_tries)
         if self.durable:
             older = range(self.retries or 0, ti.max_tries)[-MOST_OLDER:]
-            wish = Claim(request, owner, ledger_of(context), older, note=self.log.warning)
+            patience = float(self.max_unreachable)
+            wish = Claim(request, owner, ledger_of(context), older, note=self.log.warning, patience=patience)
             job = self._run(client, claim(client.calls, wish))
         else:
-            job = self._run(client, submit(client.calls, request, f"{owner.reference(request)}-{ti.try_number}"))
+            reference = f"{owner.reference(request)}-{ti.try_number}"
+            job = self._run(client, submit(client.calls, request, reference, patience=float(self.max_unreachable)))
         self._job = (job.kind, job.id)
         if self._killed:  # the kill came while there was no id to cancel by
             self.on_kill()

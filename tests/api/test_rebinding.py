@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 
+from airflow_provider_osai.api.answers import decipher
 from airflow_provider_osai.api.calls import Calls
 from airflow_provider_osai.api.contract import Contract
-from airflow_provider_osai.api.errors import OsaiContractError
+from airflow_provider_osai.api.errors import OsaiContractError, OsaiRequestError
 from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.api.rebinding import rebind
 from airflow_provider_osai.api.requests import TrainingRequest
@@ -45,6 +47,16 @@ def test_a_null_operation_is_absent_and_says_so_when_used():
     assert "training.cancel" not in calls.contract
     with pytest.raises(OsaiContractError, match=r"training\.cancel.*null"):
         calls.cancel_job(JobKind.TRAINING, "7")
+
+
+@pytest.mark.parametrize(("bindings", "is_busy"), [({}, False), ({"training.submit": {"busy": [409]}}, True)])
+def test_a_status_that_means_not_now_can_be_bound(bindings, is_busy):
+    """By itself 409 is a refusal: of a locked dataset, for instance."""
+    calls = Calls(rebind(Contract(), bindings))
+    call = calls.submit_job(TrainingRequest(dataset_ids=["3"], model_name="m"), "ref")
+    error = decipher(httpx.Response(409, request=httpx.Request("POST", "https://x")), "POST", "/x", call.busy)
+    assert getattr(error, "is_busy", False) is is_busy
+    assert isinstance(error, OsaiRequestError) is not is_busy
 
 
 def test_a_path_without_its_placeholder_sends_the_field_along():

@@ -77,6 +77,32 @@ class TestSubmit:
             play.run(submit(calls, REQUEST, "ref"))
         assert play.slept == sorted(play.slept)
 
+    def test_an_osai_that_has_too_much_to_do_is_asked_again_and_not_looked_up(self, play, calls):
+        """It surely did not take the job; the pauses grow up to a minute or two, and are never shorter than it says."""
+        full = [OsaiUnreachable("429", sent=False, status=429)] * 9
+        full[3] = OsaiUnreachable("429", sent=False, status=429, retry_after=300.0)
+        play.answers = {"training.submit": [*full, job("queued")]}
+        assert play.run(submit(calls, REQUEST, "ref", chance=lambda: 0.5)).id == "7"
+        assert set(play.sent) == {"training.submit"}
+        assert play.slept == [1.5 * pause for pause in (1, 2, 4, 300, 16, 32, 60, 60, 60)]
+
+    def test_a_burst_of_submissions_does_not_come_back_together(self, play, calls):
+        """Five hundred mapped tasks are sent away in the same second."""
+        flows = [submit(calls, REQUEST, str(n)) for n in range(500)]
+        for flow in flows:
+            next(flow)
+        full = OsaiUnreachable("409", sent=False, status=409, retry_after=10.0)
+        seconds = [flow.throw(full).seconds for flow in flows]
+        assert min(seconds) >= 10
+        assert max(sum(at <= one < at + 1 for one in seconds) for at in seconds) < 100
+
+    def test_an_osai_that_takes_no_job_at_all_ends_the_submission(self, play, calls):
+        """After the time that the user gave it."""
+        play.answers = {"training.submit": [OsaiUnreachable("429", sent=False, status=429)]}
+        with pytest.raises(OsaiUnreachable, match="429"):
+            play.run(submit(calls, REQUEST, "ref", patience=600.0))
+        assert 400 <= sum(play.slept) <= 600
+
     def test_a_refusal_is_passed_on_at_once(self, play, calls):
         """A bad request does not get better."""
         play.answers = {"training.submit": [OsaiRequestError(400, "POST", "/Trainings", "no")]}
