@@ -59,12 +59,12 @@ FAULTS: dict[str, dict[str, Any]] = {
 CALLS = ("auth.sign_in", "training.submit", "training.list", "training.get")
 MODES = {
     "blocking": CALLS,
-    "deferrable": CALLS,
+    "deferrable": (*CALLS, "second training.list"),
     "sensor poke": ("auth.sign_in", "training.get"),
     "sensor reschedule": ("auth.sign_in", "training.get"),
-    "sensor deferrable": ("auth.sign_in", "training.get"),
+    "sensor deferrable": ("auth.sign_in", "training.list", "training.get"),
 }
-"""The calls that a task of each mode makes."""
+"""The calls that a task of each mode makes. A task lists to look for an older job, then its trigger does to wait."""
 TIMES = (1, 3)
 TIMEOUT = 0.4
 """The connection's ``timeout`` of a task that meets a fault, so that ``too slow`` and ``drip`` are too slow soon."""
@@ -153,7 +153,10 @@ def check(osai: Osai, case: Case, folder: Path) -> Counter[str]:
     osai.post("scripts", {"kind": "training", "timing": "reads", "reads": 2})
     run = prepared(osai, case.mode, folder)
     connect(osai, TIMEOUT)
-    osai.post("faults", {"endpoint": case.call, "times": case.times, **FAULTS[case.fault]})
+    is_second, _, endpoint = case.call.rpartition(" ")
+    osai.post(
+        "faults", {"endpoint": endpoint, "after": 1 if is_second else 0, "times": case.times, **FAULTS[case.fault]}
+    )
     first = run(1)
     between = osai.jobs()
     not_met = [fault["times"] for fault in osai.faults()] == [case.times]
