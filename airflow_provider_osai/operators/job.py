@@ -121,7 +121,10 @@ class OsaiJobOperator(OsaiOperator):
             json.dumps(self._trigger(request.kind, "", watch).serialize())
             with self._connected() as client:
                 job = self._submit(client, request, context)
-                return self._conclude(client, job, watch) if self.wait_for_completion else job.references()
+                if self.wait_for_completion:
+                    return self._conclude(client, job, watch)
+                self._job = None  # no more ours to stop, even if Airflow kills this process while it tidies up
+                return job.references()
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Go on after the trigger fired: what counts is what OSAI says of the job now, not the event."""
@@ -241,6 +244,7 @@ class OsaiJobOperator(OsaiOperator):
 
     def _defer(self, job: Job, watch: Watch, deferrals: int) -> NoReturn:
         left = None if watch.deadline is None else max(0.0, watch.deadline - time.time()) + GRACE
+        self._job = None  # the trigger's to stop from now on
         self.defer(
             trigger=self._trigger(job.kind, job.id, watch, deferrals),
             method_name="execute_complete",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -259,13 +260,14 @@ class TestResume:
 class TestKill:
     """What happens to the job when the task is killed on a worker."""
 
-    def killed(self, operator, context, jobs):
-        """Kill the task as soon as its job is there."""
+    def killed(self, operator, context, jobs, before=lambda: None):
+        """Kill the task as soon as its job is there, and *before* has happened."""
         stop = threading.Event()
 
         def kill():
             while not stop.is_set() and not (jobs() and operator._job):
                 stop.wait(0.01)
+            before()
             operator.on_kill()
 
         killer = threading.Thread(target=kill)
@@ -301,6 +303,15 @@ class TestKill:
             operator.execute(context)
         assert jobs()[0]["state"] == "cancelled"
 
+    @pytest.mark.parametrize("how", [{"deferrable": True}, {"wait_for_completion": False}], ids=["deferred", "left"])
+    def test_a_job_that_was_handed_over_is_left_alone(self, make, context, jobs, how):
+        """A worker may be told to end while its process only tidies up after the task."""
+        operator = make(**{**FOREVER, **how})
+        with contextlib.suppress(TaskDeferred):
+            operator.execute(context)
+        operator.on_kill()
+        assert jobs()[0]["state"] in ("queued", "running")
+
     def test_a_job_that_has_ended_is_left_alone(self, make, context, sandbox):
         """Cancelling might undo what it made."""
         operator = make()
@@ -309,23 +320,20 @@ class TestKill:
         assert "training.cancel" not in sandbox.control.record()["counts"]
 
     def test_a_kill_signs_in_anew_only_if_it_must_and_asks_airflow_for_nothing(
-        self, make, context, sandbox, monkeypatch
+        self, make, context, sandbox, jobs, monkeypatch
     ):
         """It may come while the task talks to its supervisor, and would wait for itself."""
-        operator = make(**FOREVER, wait_for_completion=False)
-        operator.execute(context)
-        monkeypatch.delenv("AIRFLOW_CONN_OSAI_DEFAULT")
-        operator.on_kill()
+        with pytest.raises(OsaiJobCancelled):
+            self.killed(make(**FOREVER), context, jobs, lambda: monkeypatch.delenv("AIRFLOW_CONN_OSAI_DEFAULT"))
         record = sandbox.control.record()
         assert record["jobs"][0]["state"] == "cancelled"
         assert record["counts"]["auth.sign_in"] == 2  # the fixture's and the task's
 
     def test_a_kill_during_an_outage_is_brief_and_no_error(self, make, context, sandbox, jobs):
         """It says that somebody must look."""
-        operator = make(**FOREVER, wait_for_completion=False)
-        operator.execute(context)
-        sandbox.control.fault("status", "*", times=10**6)
-        operator.on_kill()
+        with pytest.raises(OsaiJobCancelled):
+            self.killed(make(**FOREVER), context, jobs, lambda: sandbox.control.fault("status", "*", times=10**6))
+        assert jobs()[0]["state"] == "running"
 
 
 class TestBadInput:
