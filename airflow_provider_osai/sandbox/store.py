@@ -91,7 +91,7 @@ class FolderStore(Store):
         self.files.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.files.mkdir(mode=0o700, exist_ok=True)
         self._path.touch(mode=0o600)
-        self._db = sqlite3.connect(self._path, LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
+        self._db = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             self._found = self._open()
         except Exception as error:  # a pickle can fail in any way
