@@ -26,19 +26,18 @@ class Awaiting:
     """Sends with :class:`AsyncOsaiClient`, all calls at once, on a loop of its own."""
 
     def __init__(self, settings, **options):
-        self.loop = asyncio.new_event_loop()
-        self.client = self.loop.run_until_complete(AsyncOsaiClient.open(settings, **options))
+        self.runner = asyncio.Runner()
+        self.client = self.runner.run(AsyncOsaiClient.open(settings, **options))
 
     def send(self, *calls):
         async def all_at_once():
             return await asyncio.gather(*(self.client.send(call) for call in calls))
 
-        return self.loop.run_until_complete(all_at_once())
+        return self.runner.run(all_at_once())
 
     def close(self):
-        self.loop.run_until_complete(self.client.aclose())
-        self.loop.run_until_complete(self.loop.shutdown_default_executor())
-        self.loop.close()
+        self.runner.run(self.client.aclose())
+        self.runner.close()  # ends also what still runs of an answer that was not read to its end
 
 
 @pytest.fixture(params=[Blocking, Awaiting])
