@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -80,6 +81,9 @@ def summary(idle: Measured, found: dict[str, list[Measured]]) -> dict[str, Any]:
         "kb_per_job": kilobytes("ours"),
         "fallback_cpu_ratio": _ratio(figure("http", "cpu"), figure("single", "cpu")),
         "sign_ins": sign_ins("ours"),
+        "cpu_ratio_by_look": _ratio(_per_look(figure, "http", "cpu"), _per_look(figure, "ours", "cpu")),
+        "request_ratio_by_look": _ratio(_per_look(figure, "http", "requests"), _per_look(figure, "ours", "requests")),
+        "fallback_cpu_ratio_by_look": _ratio(_per_look(figure, "http", "cpu"), _per_look(figure, "single", "cpu")),
         "peer_kb_per_job": kilobytes("http"),
         "peer_requests": figure("http", "requests"),
         "peer_pace": figure("http", "pace"),
@@ -110,6 +114,11 @@ def say(text: str) -> None:
     """Print a line at once."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
+
+
+def _per_look(figure: Callable[[str, str], float | None], side: str, name: str) -> float | None:
+    """Return a side's figure as if it had taken all the looks that were asked of it."""
+    return _ratio(figure(side, name), figure(side, "pace"))
 
 
 def _ratio(peer: float | None, ours: float | None) -> float | None:

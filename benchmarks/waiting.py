@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SIDES", "Runner"]
 
-TICK = 0.02
+TICK = 0.05
 """Seconds between two looks at how late the loop is."""
 
 

@@ -83,7 +83,8 @@ class AsyncBoundedTransport(httpx.AsyncBaseTransport):
             async with asyncio.timeout(None if exchange.is_upload else exchange.left) as limit:
                 response = await self._transport.handle_async_request(request)
                 exchange.answered(response)
-                limit.reschedule(asyncio.get_running_loop().time() + exchange.left)
+                if exchange.is_upload:
+                    limit.reschedule(asyncio.get_running_loop().time() + exchange.left)
                 async for piece in response.aiter_bytes():
                     if exchange.has_enough(piece):
                         break
@@ -138,8 +139,10 @@ class _Exchange:
         """Return the answer with the body that was read, as it is decompressed."""
         if self._is_refusal:
             del self._body[MAX_REFUSAL:]
-        headers = response.headers.copy()
-        for name in ("content-encoding", "content-length", "transfer-encoding"):
-            headers.pop(name, None)
+        headers = response.headers
+        if self._is_refusal or "content-encoding" in headers or "transfer-encoding" in headers:
+            headers = headers.copy()
+            for name in ("content-encoding", "content-length", "transfer-encoding"):
+                headers.pop(name, None)
         content = bytes(self._body)
         return httpx.Response(response.status_code, headers=headers, content=content, extensions=response.extensions)

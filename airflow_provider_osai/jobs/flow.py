@@ -22,9 +22,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Let *seconds* pass."""
+    """Let *seconds* pass.
+
+    :param seconds: how long.
+    :param early: by how much it may be less, so that who waits for the like can go on together.
+    """
 
     seconds: float
+    early: float = 0.0
 
 
 Flow: TypeAlias = Generator[Call[Any] | Sleep, Any, T]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from airflow_provider_osai.api.calls import Calls
+from airflow_provider_osai.api.calls import Call, Calls
 from airflow_provider_osai.api.errors import (
     OsaiAuthError,
     OsaiError,
@@ -34,6 +34,8 @@ LONGEST_PAUSE = 60.0
 """Seconds between two tries to submit to an OSAI that has too much to do; up to twice that by chance."""
 NO_SUCH_OPERATION = frozenset({400, 404, 405, 501})
 """How an API without an optional operation may answer to it."""
+EARLY = 1 / 8
+"""How much of a pause may be left out, so that many jobs can be looked at together."""
 AUTH_PATIENCE = 600.0
 """Seconds for which a refused access token is borne, in case somebody is about to replace it."""
 NOT_YET = 60.0
@@ -130,8 +132,12 @@ def look(calls: Calls, kind: JobKind, job_id: str) -> Flow[Job]:
 
     :raises OsaiJobLost: if OSAI does not know it.
     """
+    return (yield from _look(calls.get_job(kind, job_id), kind, job_id))
+
+
+def _look(ask: Call[Job], kind: JobKind, job_id: str) -> Flow[Job]:
     try:
-        job: Job = yield calls.get_job(kind, job_id)
+        job: Job = yield ask
     except OsaiRequestError as error:
         if error.status not in (404, 410):
             raise
@@ -146,12 +152,13 @@ def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
     :raises OsaiJobLost: if it was out of sight for ``max_unreachable``, or unknown to OSAI for longer than a minute.
     :raises OsaiAuthError: if the access token was refused for ten minutes.
     """
+    ask = calls.get_job(kind, job_id)
     seen = watch.clock()  # not since its submission: whoever begins to wait for an old job has not lost sight of it yet
     while True:
         job: Job | None = None
         hint = 0.0
         try:
-            job = yield from look(calls, kind, job_id)
+            job = yield from _look(ask, kind, job_id)
         except (OsaiUnreachable, OsaiJobLost, OsaiAuthError) as error:
             dark = watch.clock() - seen
             if dark > watch.patience(error):
@@ -169,11 +176,13 @@ def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
             msg = f"it has not ended {now - watch.since:.0f} s after its submission, at the task's execution_timeout"
             raise OsaiJobTimeout(msg, kind=kind, job_id=job_id)
         pause = watch.pace.interval(now - watch.since, job.progress if job else None, hint)
-        pause = pause if watch.deadline is None else min(pause, watch.deadline - now)
+        early = pause * EARLY if hint == 0 else 0.0
+        if watch.deadline is not None and now + pause > watch.deadline:
+            pause, early = watch.deadline - now, 0.0
         if job is not None:
             watch.observe(job, pause)
         job = None  # thousands sleep at the same time, and none needs it meanwhile
-        yield Sleep(pause)
+        yield Sleep(pause, early)
 
 
 def cancel(calls: Calls, kind: JobKind, job_id: str) -> Flow[Job]:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import heapq
 import math
+import random
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias, cast
 
@@ -25,7 +26,12 @@ AT_ONCE: Final = 4
 SINGLY_AT_ONCE: Final = 32
 """Requests for one job each that are on their way at the same time, at the most."""
 LATE: Final = 0.25
-"""Seconds overdue at which one more may be: no more connections are kept busy than it takes to keep up."""
+"""Seconds overdue at which one more may be, and at four times that twice as many."""
+CALM: Final = 30.0
+"""Seconds in which nothing is a fifth as late until fewer may be. Each open connection makes every request dearer, so
+no more are kept than it takes to keep up; but who gives them up too soon is late again when the next herd comes by."""
+REVIEW: Final = 0.5
+"""Seconds between two decisions about that."""
 APART: Final = 0.005
 """Seconds between the starts of two such requests, so that their answers do not come in one heap."""
 GATHER: Final = 0.02
@@ -35,8 +41,6 @@ FINEST: Final = 2.0**-6
 PORTION: Final = 25
 """Flows that are answered in a row before others may use the event loop."""
 OK: Final = 200
-SHARE: Final = 8
-"""Looks are rounded up to a grid, nested like a ruler's, whose step is at most this part of the pause before them."""
 
 Send: TypeAlias = Callable[[Call[Any]], Awaitable[Any]]
 
@@ -51,7 +55,8 @@ class Line:
         self._ticks: list[float] = []
         self._due: dict[float, list[Waiter]] = {}
         self._bell = asyncio.Event()
-        self._slots = 1
+        self._slots, self._surplus = 1, 0
+        self._latest, self._review, self._calm = 0.0, 0.0, self._loop.time()
         self._free = asyncio.Semaphore(self._slots)
         self._asking: set[asyncio.Task[None]] = set()
         self._serving: asyncio.Task[None] | None = None
@@ -79,6 +84,11 @@ class Line:
             # In a context of its own: it works for all.
             self._serving = self._loop.create_task(self._serve(), context=contextvars.Context())
 
+    def _quietest(self, due: float, early: float) -> float:
+        """Return when to ask for one job by itself: of a few moments that would do, the one with the fewest others."""
+        moments = [math.ceil((due - early * random.random()) / FINEST) * FINEST for _ in range(3)]  # noqa: S311 - no secret
+        return min(moments, key=lambda tick: len(self._due.get(tick, ()))) if early else due
+
     def _go_on(self, waiter: Waiter, answer: Any) -> None:
         """Answer a flow, and put it where it wants to be next."""
         waiter.move(answer)
@@ -88,8 +98,13 @@ class Line:
         step, now = waiter.step, self._loop.time()
         if isinstance(step, Sleep):
             waiter.step = None
-            waiter.slack = _grid(step.seconds) if self._lists else FINEST
-            self._put(now + step.seconds, waiter.slack, waiter)
+            due = now + step.seconds
+            if self._lists and step.early:
+                waiter.slack = _grid(step.early)
+                self._put(due - waiter.slack, waiter.slack, waiter)
+            else:
+                waiter.slack = 0.0
+                self._put(self._quietest(due, step.early), FINEST, waiter)
         elif step is not None:
             self._put(now, FINEST, waiter)
 
@@ -114,13 +129,36 @@ class Line:
             await asyncio.sleep(APART if self._lists else 0)
 
     def _keep_up(self, late: float) -> None:
-        if late > LATE and self._slots < (AT_ONCE if self._lists else SINGLY_AT_ONCE):
-            self._slots += 1
-            self._free.release()
+        """Now and then, change how many requests may be on their way, by how late the latest of them was."""
+        now, self._latest = self._loop.time(), max(self._latest, late)
+        if now < self._review:
+            return
+        if self._latest > LATE:
+            more = self._slots if self._latest > 4 * LATE else 1
+            self._allow(min(self._slots + more, AT_ONCE if self._lists else SINGLY_AT_ONCE))
+        if self._latest > LATE / 5:
+            self._calm = now
+        elif now - self._calm > CALM:
+            self._allow(max(1, min(self._slots - 1, self._slots * 3 // 4)))
+            self._calm = now
+        self._latest, self._review = 0.0, now + REVIEW
+
+    def _allow(self, slots: int) -> None:
+        for _ in range(self._slots, slots):
+            self._release()
+        self._surplus += max(0, self._slots - slots)
+        self._slots = slots
 
     def _asked(self, task: asyncio.Task[None]) -> None:
         self._asking.discard(task)
-        self._free.release()
+        self._release()
+
+    def _release(self) -> None:
+        """Let one more request go, unless there are too many already."""
+        if self._surplus:
+            self._surplus -= 1
+        else:
+            self._free.release()
 
     def _take(self) -> list[Waiter]:
         """Take out who is due; a list that has room left is filled up with those who are so nearly."""
@@ -203,6 +241,9 @@ class Line:
         return []
 
 
-def _grid(pause: float) -> float:
-    """Return the step of the grid for a pause: a power of two, so that the coarse grids lie on the finer ones."""
-    return 2.0 ** math.floor(math.log2(max(pause, 0.01) / SHARE))
+def _grid(early: float) -> float:
+    """Return the step of a grid on which looks meet, nested like a ruler's, for those that may come *early*.
+
+    At most half of that: a look is up to one step early for its tick, and up to another to fill a list that has room.
+    """
+    return 2.0 ** math.floor(math.log2(max(early / 2, FINEST)))

@@ -6,9 +6,10 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Pace"]
+__all__ = ["SHORTEST", "Pace"]
 
 SHORTEST = 1.0
+"""Seconds between two looks at the least, if nothing else is said."""
 NEARLY_DONE = 0.8
 
 
@@ -21,19 +22,24 @@ class Pace:
 
     :param longest: seconds between two looks at the most.
     :param chance: a number from 0 to 1, anew at each call.
+    :param shortest: seconds between two looks at the least.
     """
 
     longest: float = 30.0
     chance: Callable[[], float] = random.random
+    shortest: float = SHORTEST
 
     def interval(self, age: float, progress: float | None = None, at_least: float = 0.0) -> float:
-        """Return the seconds until the next look at a job that is *age* seconds old, spread by 20 %.
+        """Return the seconds until the next look at a job that is *age* seconds old, spread so that no herd forms.
+
+        By 20 % while they grow; by 5 %, downwards, once they are *longest*.
 
         :param at_least: what the API asked for; spread too, so that not everybody comes back at once.
         """
         wait = age / 5
         if progress is not None and NEARLY_DONE <= progress <= 1:
             wait = min(wait, age * (1 - progress) / progress / 2)
-        wait = min(max(wait, SHORTEST), self.longest)
+        wait = min(max(wait, self.shortest), self.longest)
         chance = self.chance()
-        return max(wait * (0.8 + 0.4 * chance), at_least * (1 + 0.2 * chance))
+        spread = min(wait * (0.8 + 0.4 * chance), self.longest * (0.95 + 0.05 * chance))
+        return max(spread, at_least * (1 + 0.2 * chance))

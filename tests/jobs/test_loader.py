@@ -144,7 +144,7 @@ class TestTogether:
 
     @pytest.mark.parametrize("count", [40, 1000, 3000])
     def test_lists_are_full_in_the_long_run(self, count):
-        """A hundredth of the requests that asking one by one would need, and a tenth on top at the most."""
+        """A hundredth of the requests that asking one by one would need, and a fifth on top at the most."""
 
         async def scene():
             waiting = Waiting(Api())
@@ -155,7 +155,7 @@ class TestTogether:
             looks = Counter(one for _, _, ids in waiting.api.asked[before:] for one in ids)
             assert 45 <= min(looks.values()) <= max(looks.values()) <= 75  # each about every ten seconds
             lists = len(waiting.api.asked) - before
-            assert lists <= max(1.1 * looks.total() / MOST, 600)  # few jobs: at most one list a second
+            assert lists <= max(1.2 * looks.total() / MOST, 1200)  # few jobs: at most two lists a second
             assert waiting.api.most_at_once <= AT_ONCE
             await end(tasks)
             await waiting.loader.aclose()
@@ -221,7 +221,7 @@ class TestSingly:
     """An API that cannot list."""
 
     def test_every_job_is_asked_for_by_itself_spread_and_not_too_many_at_once(self):
-        """At about the same time as all its fellows began to wait."""
+        """Although all began at the same time; after a while there is no herd any more."""
 
         async def scene():
             waiting = Waiting(Api(), NO_LIST)
@@ -229,7 +229,7 @@ class TestSingly:
             await asyncio.sleep(200)
             assert set(waiting.api.counts()) == {"training.get"}
             assert waiting.api.most_at_once <= SINGLY_AT_ONCE
-            assert waiting.api.busiest_second(since=now() - 100) <= 200  # a hundred on average
+            assert waiting.api.busiest_second(since=now() - 100) <= 150  # a hundred on average
             await end(tasks)
             await waiting.loader.aclose()
 
