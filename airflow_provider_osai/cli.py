@@ -1,4 +1,4 @@
-"""The command line ``osai-airflow``: a local OSAI to develop against, and a demo on it."""
+"""The command line ``osai-airflow``: check a connection, run a local OSAI, fly a demo on it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from typing import Final
 __all__ = ["main"]
 
 COMMANDS: Final = {
+    "check": (
+        "airflow_provider_osai.check",
+        "tell whether a connection works, and whether webhooks reach this Airflow",
+    ),
     "demo": (
         "airflow_provider_osai.demo.__main__",
         "retrain a model end to end, in a whole Airflow against a local OSAI",

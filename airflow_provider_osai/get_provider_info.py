@@ -32,6 +32,21 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "sensors": [{"integration-name": "OSAI", "python-modules": ["airflow_provider_osai.sensors.job"]}],
         "triggers": [{"integration-name": "OSAI", "python-modules": ["airflow_provider_osai.triggers.job"]}],
+        "plugins": [{"name": "osai", "plugin-class": "airflow_provider_osai.plugins.osai.OsaiPlugin"}],
+        "config": {
+            "osai": {
+                "description": "Settings of the OSAI provider.",
+                "options": {
+                    "webhook_poll_interval": {
+                        "description": "Seconds between two looks at a job whose webhook is awaited: the safety net.",
+                        "version_added": None,
+                        "type": "float",
+                        "example": None,
+                        "default": "600",
+                    }
+                },
+            }
+        },
         "extra-links": ["airflow_provider_osai.links.portal.OsaiPortalLink"],
         "connection-types": [
             {
@@ -66,12 +81,12 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "webhook_base_url": {
                         "label": "Webhook base URL",
-                        "description": "Airflow's public address, for webhooks. Without effect in this version.",
+                        "description": "Where OSAI reaches this Airflow, to tell it at once that a job has ended.",
                         "schema": {"type": ["string", "null"], "format": "url"},
                     },
                     "webhook_secret": {
                         "label": "Webhook secret",
-                        "description": "For webhooks. Without effect in this version.",
+                        "description": "Signs webhook addresses; 16 characters or more. Two, with a space, rotate.",
                         "schema": {"type": ["string", "null"], "format": "password"},
                     },
                 },

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ from typing import Any, Self, cast
 
 from benchmarks.service import Service
 
-__all__ = ["Measured", "Plan", "Side", "SideError", "measure", "prove", "wait_until_seen"]
+__all__ = ["Measured", "Plan", "Side", "SideError", "measure", "prove", "until", "wait_until_seen"]
 
 
 class SideError(Exception):
@@ -51,7 +52,7 @@ class Measured:
     :param handshakes: TLS handshakes a second.
     :param pace: jobs asked for, as a share of one look at each job in each interval.
     :param seen: the share of the jobs that were asked for at all in the window.
-    :param lag_p50_ms: how late a coroutine woke that wanted to sleep 20 ms; so for ``p99`` and ``max``.
+    :param lag_p50_ms: how late a coroutine woke that wanted to sleep 50 ms; so for ``p99`` and ``max``.
     :param kb_per_job: growth of resident memory from one trigger to all of them, by trigger, in kB (1,000 bytes).
     :param sign_ins: since the process started.
     :param server_cpu: of the server's process, as a share of one core.
@@ -206,3 +207,12 @@ def prove(side: Side, name: str, jobs: list[str], plan: Plan, service: Service) 
     if extra := fired - ended - already:
         raise SideError(f"{name}: {len(extra)} triggers fired whose jobs had not ended")
     return len(ended & fired)
+
+
+def until(done: Callable[[], bool], patience: float, what: str) -> None:
+    """Wait until it is *done*; raise SideError after so many seconds."""
+    give_up = time.monotonic() + patience
+    while not done():
+        if time.monotonic() > give_up:
+            raise SideError(f"no {what} after {patience:g} s")
+        time.sleep(0.2)

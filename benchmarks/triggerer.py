@@ -38,7 +38,7 @@ if __name__ == "__main__":  # as a script: its folder's parent is where the pack
 from airflow_provider_osai.demo.airflow import WholeAirflow
 from benchmarks.deferred_jobs import say
 from benchmarks.service import Service
-from benchmarks.side import SideError, wait_until_seen
+from benchmarks.side import SideError, until, wait_until_seen
 
 __all__ = ["main"]
 
@@ -130,7 +130,7 @@ def measure(side: str, jobs: int, interval: float, seconds: float, ends: int) ->
             airflow.wait_for_dag(DAG)
             run_id = airflow.trigger(DAG)
             triggerer = Triggerer(airflow, run_id)
-            _until(lambda: triggerer.states().get("scheduled") == jobs, 120, f"{jobs} scheduled tasks")
+            until(lambda: triggerer.states().get("scheduled") == jobs, 120, f"{jobs} scheduled tasks")
             empty = triggerer.memory()
             _defer(home, environment, run_id, side, interval, jobs)
             say(f"{side}: {jobs} tasks are deferred")
@@ -170,7 +170,7 @@ def _latencies(triggerer: Triggerer, service: Service, jobs: int, ends: int, spa
         index = number * step
         service.end([str(index + 1)])
         ended[index] = time.time()
-    _until(lambda: ended.keys() <= triggerer.resumed().keys(), 10 * span, f"{ends} resumed tasks")
+    until(lambda: ended.keys() <= triggerer.resumed().keys(), 10 * span, f"{ends} resumed tasks")
     resumed = triggerer.resumed()
     return sorted(resumed[index] - when for index, when in ended.items())
 
@@ -192,14 +192,6 @@ def _writes_to(process: psutil.Process, log: Path) -> bool:
         return Path(os.readlink(f"/proc/{process.pid}/fd/1")) == log.resolve()
     except OSError:  # not Linux, where the parts are commands of their own
         return process.cmdline()[-2:-1] == ["triggerer"]
-
-
-def _until(done: Any, patience: float, what: str) -> None:
-    give_up = time.monotonic() + patience
-    while not done():
-        if time.monotonic() > give_up:
-            raise SideError(f"no {what} after {patience:g} s")
-        time.sleep(0.2)
 
 
 def main(arguments: list[str] | None = None) -> int:

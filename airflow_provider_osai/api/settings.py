@@ -24,6 +24,8 @@ REGIONS: Final[Mapping[str, str]] = MappingProxyType(
 EXTRAS: Final = ("base_url", "contract", "region", "timeout", "webhook_base_url", "webhook_secret")
 """The extra fields of a connection."""
 DEFAULT_TIMEOUT: Final = 30.0
+SHORTEST_SECRET: Final = 16
+"""Characters that a webhook secret needs: whoever sees an address could guess a shorter one at leisure."""
 
 
 class OsaiSettings(BaseModel):
@@ -35,6 +37,8 @@ class OsaiSettings(BaseModel):
     :param timeout: seconds that one HTTP exchange may take to connect, and between two pieces of its answer. As a whole
         it may last four times as long, the sending of files left aside.
     :param contract: the API's words.
+    :param webhook_base_url: the address at which OSAI reaches this Airflow, without a slash at the end.
+    :param webhook_secrets: sign webhook addresses with the first; both are good.
     """
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -45,7 +49,7 @@ class OsaiSettings(BaseModel):
     timeout: float = DEFAULT_TIMEOUT
     contract: Contract = Field(default_factory=Contract)
     webhook_base_url: str | None = None
-    webhook_secret: SecretStr | None = None
+    webhook_secrets: tuple[SecretStr, ...] = ()
 
     @classmethod
     def from_connection(cls, access_token: str | None, extra: Mapping[str, Any]) -> OsaiSettings:
@@ -63,7 +67,6 @@ class OsaiSettings(BaseModel):
             raise OsaiArgumentError(msg)
         base_url = given.get("base_url")
         region = None if base_url else _region(given.get("region", "eu"))
-        secret = given.get("webhook_secret")
         webhook = given.get("webhook_base_url")
         return cls(
             base_url=_address("base_url", base_url) if base_url else REGIONS[region or "eu"],
@@ -72,8 +75,13 @@ class OsaiSettings(BaseModel):
             timeout=_timeout(given.get("timeout", DEFAULT_TIMEOUT)),
             contract=rebind(Contract(), given.get("contract")),
             webhook_base_url=_address("webhook_base_url", webhook) if webhook else None,
-            webhook_secret=SecretStr(str(secret)) if secret else None,
+            webhook_secrets=_secrets(given.get("webhook_secret", "")),
         )
+
+    @property
+    def takes_webhooks(self) -> bool:
+        """Whether both the address and the secret for webhooks are there."""
+        return bool(self.webhook_base_url and self.webhook_secrets)
 
     @property
     def portal_url(self) -> str:
@@ -111,6 +119,17 @@ def _timeout(value: Any) -> float:
         msg = f"timeout = {value!r}: a number of seconds is needed, more than 0 and at most 3600"
         raise OsaiArgumentError(msg)
     return timeout
+
+
+def _secrets(value: Any) -> tuple[SecretStr, ...]:
+    secrets = str(value).replace(",", " ").split()
+    if len(secrets) > 2 or any(len(secret) < SHORTEST_SECRET for secret in secrets):
+        msg = (
+            f"webhook_secret: one secret of at least {SHORTEST_SECRET} characters is needed, or two with a space in "
+            "between, of which the first signs and both are good"
+        )
+        raise OsaiArgumentError(msg)
+    return tuple(SecretStr(secret) for secret in secrets)
 
 
 def _address(field: str, value: Any) -> str:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from abc import abstractmethod
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_osai.api.errors import (
-    OsaiArgumentError,
     OsaiError,
     OsaiJobCancelled,
     OsaiJobLost,
@@ -24,12 +23,11 @@ from airflow_provider_osai.jobs.claim import Claim, claim
 from airflow_provider_osai.jobs.event import JobEvent, Outcome
 from airflow_provider_osai.jobs.flow import Flow, run
 from airflow_provider_osai.jobs.lifecycle import Watch, cancel, look, outcome, submit, wait
-from airflow_provider_osai.jobs.pace import Pace
 from airflow_provider_osai.jobs.reference import Owner
-from airflow_provider_osai.jobs.report import Reporter
 from airflow_provider_osai.links.portal import OsaiPortalLink
-from airflow_provider_osai.operators.base import OsaiOperator, no_vain_retries, started_at
+from airflow_provider_osai.operators.base import OsaiOperator, no_vain_retries
 from airflow_provider_osai.operators.ledger import ledger_of
+from airflow_provider_osai.operators.waiting import takes_webhook, watch_of, webhook_pace, webhook_url
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
 
 if TYPE_CHECKING:
@@ -75,6 +73,8 @@ class OsaiJobOperator(OsaiOperator):
     :param max_unreachable: seconds for which OSAI may be out of reach before the task gives up waiting; the job is not
         cancelled then. Also for how long an OSAI that takes no more jobs at the moment (429, or what the contract binds
         as ``busy``) is asked again.
+    :param use_webhook: deferred, let OSAI tell of the end, and poll as a safety net only; see docs/webhooks.md.
+        ``None``: if the connection is set up for webhooks. ``True``: fail if it is not.
     :raises OsaiJobFailed: if the job failed.
     :raises OsaiJobCancelled: if it was cancelled.
     :raises OsaiJobTimeout: if it had not ended at the task's ``execution_timeout``.
@@ -95,6 +95,7 @@ class OsaiJobOperator(OsaiOperator):
         durable: bool = True,
         cancel_on_kill: bool = True,
         max_unreachable: float = 3600.0,
+        use_webhook: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -104,6 +105,7 @@ class OsaiJobOperator(OsaiOperator):
         self.durable = durable
         self.cancel_on_kill = cancel_on_kill
         self.max_unreachable = max_unreachable
+        self.use_webhook = use_webhook
         self._job: tuple[JobKind, str] | None = None
         self._client: OsaiClient | None = None
         self._killed = False
@@ -116,7 +118,7 @@ class OsaiJobOperator(OsaiOperator):
         """Submit or adopt the job, then wait for it here or in the triggerer."""
         with no_vain_retries():
             request = self.build_request()
-            watch = self._watch(context)
+            watch = watch_of(self, context)
             # A trigger that cannot be written down must be found before there is a job that nobody waits for.
             json.dumps(self._trigger(request.kind, "", watch).serialize())
             with self._connected() as client:
@@ -136,7 +138,7 @@ class OsaiJobOperator(OsaiOperator):
                 job = self._run(client, look(client.calls, kind, told.job_id))
                 if told.outcome is Outcome.DEADLINE and not job.is_terminal:
                     job = self._stop(client, kind, told.job_id)
-                return self._conclude(client, job, self._watch(context), told)
+                return self._conclude(client, job, watch_of(self, context), told)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume the task, also when Airflow says that its deferral failed.
@@ -199,14 +201,15 @@ class OsaiJobOperator(OsaiOperator):
         ti = context["ti"]
         map_index = -1 if ti.map_index is None else ti.map_index
         owner = Owner(ti.dag_id, ti.run_id, ti.task_id, map_index, ti.max_tries)
+        url = webhook_url(client.settings, self.osai_conn_id, owner) if self._awaits_webhook(client) else None
+        patience = float(self.max_unreachable)
         if self.durable:
             older = range(self.retries or 0, ti.max_tries)[-MOST_OLDER:]
-            patience = float(self.max_unreachable)
-            wish = Claim(request, owner, ledger_of(context), older, note=self.log.warning, patience=patience)
+            wish = Claim(request, owner, ledger_of(context), older, url, self.log.warning, patience)
             job = self._run(client, claim(client.calls, wish))
         else:
             reference = f"{owner.reference(request)}-{ti.try_number}"
-            job = self._run(client, submit(client.calls, request, reference, patience=float(self.max_unreachable)))
+            job = self._run(client, submit(client.calls, request, reference, url, patience=patience))
         self._job = (job.kind, job.id)
         if self._killed:  # the kill came while there was no id to cancel by
             self.on_kill()
@@ -216,9 +219,14 @@ class OsaiJobOperator(OsaiOperator):
         ti.xcom_push(key=OsaiPortalLink().xcom_key, value=OsaiPortalLink.url(client.settings, job.kind, job.id))
         return job
 
+    def _awaits_webhook(self, client: OsaiClient) -> bool:
+        can_be_woken = self.deferrable and self.wait_for_completion
+        return can_be_woken and takes_webhook(self.use_webhook, client.settings, self.log)
+
     def _conclude(self, client: OsaiClient, job: Job, watch: Watch, told: JobEvent | None = None) -> dict[str, Any]:
         """Wait for the job if it lives, and return its references if it succeeded."""
         if not job.is_terminal and self.deferrable:
+            watch = replace(watch, pace=webhook_pace(watch.pace)) if self._awaits_webhook(client) else watch
             self._defer(job, watch, told.once_more() if told else 0)
         if not job.is_terminal:
             try:
@@ -259,25 +267,10 @@ class OsaiJobOperator(OsaiOperator):
             since=watch.since,
             deadline=watch.deadline,
             poll_interval=watch.pace.longest,
+            shortest_interval=watch.pace.shortest,
             max_unreachable=watch.max_unreachable,
             deferrals=deferrals,
             cancel_on_kill=self.cancel_on_kill,
-        )
-
-    def _watch(self, context: Context) -> Watch:
-        """Say how this task waits, from now on, up to its ``execution_timeout`` after its start."""
-        for name in ("poll_interval", "max_unreachable"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-                raise OsaiArgumentError(f"{name} = {value!r}: a number of seconds above 0 is needed")
-        now = time.time()
-        limit = self.execution_timeout.total_seconds() if self.execution_timeout else None
-        return Watch(
-            since=now,
-            deadline=None if limit is None else started_at(context) + limit,
-            pace=Pace(float(self.poll_interval)),
-            max_unreachable=float(self.max_unreachable),
-            observe=Reporter(self.log, since=now),
         )
 
     def _run(self, client: OsaiClient, flow: Flow[T]) -> T:

@@ -114,6 +114,10 @@ class Control:
             ]
             return {"requests": list(self._seen), "counts": dict(self._counts), "jobs": jobs}
 
+    def end(self, job_id: str) -> None:
+        """End a job now, as its script says; for jobs whose timing is scripted."""
+        self._state.jobs.end(job_id)
+
     def reset(self) -> None:
         """Forget scripts, faults, the record, jobs, models and datasets."""
         with self._state.lock:
@@ -148,6 +152,7 @@ def control_routes(control: Control) -> APIRouter:
         ("GET", "/faults", control.faults, 200),
         ("DELETE", "/faults", control.clear_faults, 204),
         ("GET", "/record", control.record, 200),
+        ("POST", "/jobs/{job_id}/end", control.end, 204),
         ("POST", "/reset", control.reset, 204),
         ("GET", "/datasets/{dataset_id}/images", control.images, 200),
     )

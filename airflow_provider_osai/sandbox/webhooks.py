@@ -16,6 +16,8 @@ from airflow_provider_osai.sandbox.workers import Pool
 
 __all__ = ["Webhooks"]
 
+THREADS = 8
+"""Webhooks on their way at the same time."""
 TRIES = 3
 TIMEOUT = 5.0
 PAUSE = 0.2
@@ -34,7 +36,7 @@ class Webhooks:
     def __init__(self, word: Callable[[JobRecord], str], copies: Callable[[JobRecord], int]) -> None:
         self._word, self._copies = word, copies
         self._closed = threading.Event()
-        self._pool: Pool[tuple[str, dict[str, Any]]] = Pool(2, self._send, "osai-webhook")
+        self._pool: Pool[tuple[str, dict[str, Any]]] = Pool(THREADS, self._send, "osai-webhook")
 
     def job_ended(self, job: JobRecord) -> None:
         """Queue the job's webhook, if it has one."""

@@ -12,7 +12,7 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.event import JobEvent
 from airflow_provider_osai.jobs.lifecycle import Watch, wait
-from airflow_provider_osai.jobs.pace import Pace
+from airflow_provider_osai.jobs.pace import SHORTEST, Pace
 from airflow_provider_osai.jobs.report import Reporter
 from airflow_provider_osai.triggers.kill import AIRFLOW_TELLS_KILLS, cancel_if_killed
 from airflow_provider_osai.triggers.sharing import join, leave
@@ -42,6 +42,7 @@ class OsaiJobTrigger(BaseTrigger):
     :param max_unreachable: seconds without sight of the job that are borne.
     :param deferrals: how often the task was deferred on this job before.
     :param cancel_on_kill: cancel the job when the task is marked or cleared while it is deferred.
+    :param shortest_interval: seconds between two looks at the least.
     :param version: of these arguments.
     """
 
@@ -56,6 +57,7 @@ class OsaiJobTrigger(BaseTrigger):
         max_unreachable: float = 3600.0,
         deferrals: int = 0,
         cancel_on_kill: bool = True,
+        shortest_interval: float = SHORTEST,
         version: int = 1,
         **_newer: Any,
     ) -> None:
@@ -69,6 +71,7 @@ class OsaiJobTrigger(BaseTrigger):
         self.max_unreachable = max_unreachable
         self.deferrals = deferrals
         self.cancel_on_kill = cancel_on_kill
+        self.shortest_interval = shortest_interval
         self.version = version
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -85,6 +88,7 @@ class OsaiJobTrigger(BaseTrigger):
                 "max_unreachable": self.max_unreachable,
                 "deferrals": self.deferrals,
                 "cancel_on_kill": self.cancel_on_kill,
+                "shortest_interval": self.shortest_interval,
                 "version": self.version,
             },
         )
@@ -125,7 +129,7 @@ class OsaiJobTrigger(BaseTrigger):
         return Watch(
             since=self.since,
             deadline=self.deadline,
-            pace=Pace(self.poll_interval),
+            pace=Pace(self.poll_interval, shortest=self.shortest_interval),
             max_unreachable=self.max_unreachable,
             observe=Reporter(self.log, since=self.since),
         )

@@ -76,11 +76,15 @@ def test_every_module_and_class_that_is_named_exists():
     for part in ("hooks", "operators", "sensors", "triggers"):
         for module in INFO[part][0]["python-modules"]:
             import_module(module)
-    for path in (CONNECTION["hook-class-name"], *INFO["extra-links"]):
+    for path in (
+        CONNECTION["hook-class-name"],
+        *INFO["extra-links"],
+        *(plugin["plugin-class"] for plugin in INFO["plugins"]),
+    ):
         module, _, name = path.rpartition(".")
         assert hasattr(import_module(module), name)
     folder = Path(import_module("airflow_provider_osai.operators").__file__).parent
-    resources = {p.stem for p in folder.glob("*.py")} - {"__init__", "base", "job", "ledger"}
+    resources = {p.stem for p in folder.glob("*.py")} - {"__init__", "base", "job", "ledger", "waiting"}
     assert {m.rpartition(".")[2] for m in INFO["operators"][0]["python-modules"]} == resources
 
 

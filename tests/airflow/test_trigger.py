@@ -25,6 +25,7 @@ ARGUMENTS = {
     "max_unreachable": 4.0,
     "deferrals": 1,
     "cancel_on_kill": False,
+    "shortest_interval": 0.5,
     "version": 1,
 }
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))

@@ -81,6 +81,30 @@ def test_unknown_extras_are_listed_with_the_allowed_ones():
 
 def test_no_secret_is_in_the_repr():
     """Settings may end up in a traceback."""
-    settings = OsaiSettings.from_connection(CANARY, {"webhook_secret": "hush-hush"})
+    settings = OsaiSettings.from_connection(CANARY, {"webhook_secret": "hush-hush-hush-hush"})
     assert CANARY not in repr(settings)
     assert "hush-hush" not in repr(settings)
+
+
+@pytest.mark.parametrize("text", ["a" * 16, f"  {'a' * 16}  ", f"{'a' * 16} {'b' * 16}", f"{'a' * 16},{'b' * 16}"])
+def test_one_or_two_webhook_secrets_are_taken(text):
+    """The first signs; with two, they can be rotated."""
+    settings = OsaiSettings.from_connection(
+        CANARY, {"webhook_secret": text, "webhook_base_url": "https://a.example/x/"}
+    )
+    assert [secret.get_secret_value()[0] for secret in settings.webhook_secrets] == ["a", "b"][: 1 + ("b" in text)]
+    assert settings.takes_webhooks
+
+
+@pytest.mark.parametrize("text", ["short", f"{'a' * 16} short", " ".join("abc" * 16 for _ in range(3))])
+def test_a_webhook_secret_that_could_be_guessed_is_refused_without_being_quoted(text):
+    """So are three of them."""
+    with pytest.raises(OsaiArgumentError, match="at least 16 characters") as caught:
+        OsaiSettings.from_connection(CANARY, {"webhook_secret": text})
+    assert "short" not in str(caught.value)
+
+
+@pytest.mark.parametrize("extra", [{}, {"webhook_base_url": "https://a.example"}, {"webhook_secret": "a" * 16}])
+def test_webhooks_need_both_address_and_secret(extra):
+    """One alone is half a set-up."""
+    assert not OsaiSettings.from_connection(CANARY, extra).takes_webhooks

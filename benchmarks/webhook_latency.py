@@ -1,0 +1,148 @@
+"""How soon a task goes on after its job has ended: told by webhook, and found by polling.
+
+``python -m benchmarks.webhook_latency`` starts a whole Airflow (scheduler, Dag processor, API server, triggerer,
+LocalExecutor; SQLite) for each side in turn: ``webhook`` (the connection is set up for webhooks) and ``poll`` (it is
+not; the operator's default interval of 30 s). The same Dag, with one mapped training for each job.
+
+Real: everything of Airflow, the operators, the sandbox's HTTP server, the webhooks that it sends, the tasks that go on.
+Simulated: the training itself; each job ends when the benchmark says so, one every few seconds, so that what is
+measured is the way of one webhook and not a queue of tasks on a small machine.
+
+The scheduler's pauses are Airflow's defaults. Latency is from the moment at which OSAI is told that the job has ended,
+just before it sends the webhook, to the moment at which the task instance is seen ``running`` in the database, which is
+looked at every 20 ms. Polls are the looks at a job before its end, by OSAI's own count. The last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+if __name__ == "__main__":  # as a script: its folder's parent is where the packages are
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from airflow_provider_osai.api.client import OsaiClient
+from airflow_provider_osai.api.settings import OsaiSettings
+from airflow_provider_osai.demo.airflow import WholeAirflow
+from airflow_provider_osai.sandbox import Sandbox
+from benchmarks.deferred_jobs import say
+from benchmarks.side import SideError, until
+
+__all__ = ["main"]
+
+DAG = "training"
+TEXT = """
+from airflow.sdk import DAG
+from airflow_provider_osai.operators.training import OsaiTrainModelOperator
+
+with DAG("training", schedule=None):
+    OsaiTrainModelOperator.partial(
+        task_id="train", dataset_ids="{dataset}", deferrable=True, use_webhook={use_webhook}
+    ).expand(model_name=[f"m{{number}}" for number in range({jobs})])
+"""
+SETTINGS = {
+    "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
+    "AIRFLOW__CORE__MAX_MAP_LENGTH": "1000",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "5",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "1",
+}
+"""The scheduler's are Airflow's defaults, which the demo's Airflow is quicker than."""
+LOOK = 0.02
+
+
+class Instances:
+    """The task instances of a run, as the database has them."""
+
+    def __init__(self, home: Path, run_id: str) -> None:
+        self._address, self._run_id = f"file:{home / 'airflow.db'}?mode=ro", run_id
+
+    def states(self) -> dict[int, str]:
+        """Return the state by map index."""
+        with sqlite3.connect(self._address, uri=True, timeout=30) as connection:
+            sql = "select map_index, state from task_instance where run_id = ?"
+            return dict(connection.execute(sql, [self._run_id]).fetchall())
+
+
+def measure(side: str, jobs: int, pause: float) -> dict[str, Any]:
+    """Run one side in an Airflow of its own, and return its figures.
+
+    :param pause: seconds from one job's end to the next.
+    """
+    with Sandbox() as osai, tempfile.TemporaryDirectory(prefix="osai-bench-") as folder:
+        dags, home = Path(folder) / "dags", Path(folder) / "home"
+        dags.mkdir()
+        home.mkdir()
+        extra = {"base_url": osai.base_url}
+        with OsaiClient(OsaiSettings.from_connection(osai.access_token, extra)) as client:
+            dataset = client.send(client.calls.create_dataset("digits")).id
+        osai.control.script("training", "reads", reads=10**9)
+        (dags / "training.py").write_text(TEXT.format(dataset=dataset, use_webhook=side == "webhook", jobs=jobs))
+        connection = {"conn_type": "osai", "password": osai.access_token, "extra": extra}
+        airflow = WholeAirflow(dags, home=home, connections={"osai_default": connection}, environment=SETTINGS)
+        if side == "webhook":
+            extra |= {"webhook_base_url": airflow.url, "webhook_secret": "a-secret-of-the-benchmark"}
+        with airflow:
+            airflow.wait_for_dag(DAG)
+            instances = Instances(home, airflow.trigger(DAG))
+            until(lambda: list(instances.states().values()) == ["deferred"] * jobs, 30 + 5 * jobs, "deferred tasks")
+            time.sleep(5.0)
+            return _end_all(osai, instances, pause)
+
+
+def _end_all(osai: Sandbox, instances: Instances, pause: float) -> dict[str, Any]:
+    """End one job after the other, and return how long the tasks took to go on."""
+    records = {int(job.request.wire()["modelName"][1:]): job for job in osai.state.jobs.everything()}
+    left = sorted(records)
+    ended: dict[int, float] = {}
+    polls: list[int] = []
+    running: dict[int, float] = {}
+    begin = time.monotonic()
+    give_up = begin + pause * len(records) + 120
+    while len(running) < len(records):
+        now = time.monotonic()
+        if now > give_up:
+            raise SideError(f"{len(running)} of {len(records)} tasks went on")
+        if left and now - begin >= pause * len(ended):
+            number = left.pop(0)
+            polls.append(records[number].reads)
+            ended[number] = time.monotonic()
+            osai.control.end(records[number].id)
+        for index, state in instances.states().items():
+            if state in ("running", "success") and index in ended and index not in running:
+                running[index] = time.monotonic()
+        time.sleep(LOOK)
+    late = sorted(went_on - ended[number] for number, went_on in running.items())
+    return {
+        "n": len(late),
+        "post_to_running_s_median": median(late),
+        "post_to_running_s_p95": late[int(0.95 * (len(late) - 1))],
+        "post_to_running_s_max": late[-1],
+        "polls_per_job": mean(polls),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure both sides and print the line of JSON; the return code is 0, since a slow machine is no error."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=20)
+    parser.add_argument("--pause", type=float, default=4.0, help="seconds from one job's end to the next")
+    parser.add_argument("--sides", default="webhook,poll")
+    options = parser.parse_args(arguments)
+    line: dict[str, Any] = {}
+    for side in options.sides.split(","):
+        figures = {key: round(value, 3) for key, value in measure(side, options.jobs, options.pause).items()}
+        say(json.dumps({"side": side, **figures}))
+        line |= figures if side == "webhook" else {f"{side}_{key}": value for key, value in figures.items()}
+    say(json.dumps(line))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
