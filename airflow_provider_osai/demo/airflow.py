@@ -70,6 +70,7 @@ class WholeAirflow(AirflowClient):
     :param executable: the Python that has the Airflow to start.
     :param parts: which parts are started and ended together; the API server and the scheduler must be among them.
     :param database: SQLAlchemy's address of the metadata database, empty or migrated; a SQLite file if left out.
+    :param base_path: below which the API server serves everything, for instance ``/team-a``.
     :param timeout: seconds that the start may take.
     :param grace: seconds between SIGTERM and SIGKILL at the end. A running task uses them up, since Airflow's tasks
         answer SIGTERM with ``on_kill`` but go on; without running tasks the end takes half a second.
@@ -86,10 +87,11 @@ class WholeAirflow(AirflowClient):
         executable: str = sys.executable,
         parts: Sequence[str] = PARTS,
         database: str | None = None,
+        base_path: str = "",
         timeout: float = 120.0,
         grace: float = 15.0,
     ) -> None:
-        super().__init__(f"http://127.0.0.1:{_free_port()}", Login("admin", secrets.token_urlsafe(12)))
+        super().__init__(f"http://127.0.0.1:{_free_port()}{base_path}", Login("admin", secrets.token_urlsafe(12)))
         self.dags = dags.resolve()
         self.home = home.resolve() if home else Path(tempfile.gettempdir())
         self._temporary = home is None

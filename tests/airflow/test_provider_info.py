@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import warnings
 from importlib import import_module
@@ -86,6 +87,20 @@ def test_every_module_and_class_that_is_named_exists():
     folder = Path(import_module("airflow_provider_osai.operators").__file__).parent
     resources = {p.stem for p in folder.glob("*.py")} - {"__init__", "base", "job", "ledger", "waiting"}
     assert {m.rpartition(".")[2] for m in INFO["operators"][0]["python-modules"]} == resources
+
+
+def test_airflow_itself_loads_the_plugin():
+    """By its entry point, since the description's is left aside by default; a plugin that is not loaded is silent."""
+    (entry,) = entry_points(group="airflow.plugins", name="osai")
+    assert INFO["plugins"] == [{"name": entry.name, "plugin-class": entry.value.replace(":", ".")}]
+    code = (
+        "from airflow import plugins_manager as p;"
+        "apps = p.get_fastapi_plugins()[0] if hasattr(p, 'get_fastapi_plugins') else"
+        " (p.initialize_fastapi_plugins(), p.fastapi_apps)[1];"
+        "print([app['url_prefix'] for app in apps])"
+    )
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert output.splitlines()[-1] == "['/osai']"
 
 
 def test_airflow_itself_takes_the_form():

@@ -11,6 +11,7 @@ import time
 
 import httpx
 import pytest
+from cryptography.fernet import Fernet
 
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.models import JobKind
@@ -23,7 +24,6 @@ from tests.conftest import AIRFLOW, CANARY, SECRET, settings_for
 
 pytestmark = pytest.mark.e2e
 WEBHOOK_SECRET = "canary-webhook-secret-1"
-BASE = "/team-a"
 MANY = 500
 DAGS = {
     "one.py": """
@@ -79,12 +79,16 @@ def airflow(osai, tmp_path_factory):
         (dags / name).write_text(text)
     extra = {"base_url": osai.base_url, "webhook_secret": WEBHOOK_SECRET}
     connections = {"osai_default": {"conn_type": "osai", "password": CANARY, "extra": extra}}
-    environment = {"AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000", "AIRFLOW__TRIGGERER__CAPACITY": "1000"}
+    environment = {
+        "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
+        "AIRFLOW__TRIGGERER__CAPACITY": "1000",
+        "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),  # for the process that writes triggers, too
+    }
     home = tmp_path_factory.mktemp("home")
-    airflow = WholeAirflow(dags, home=home, connections=connections, environment=environment, executable=AIRFLOW)
-    extra["webhook_base_url"] = airflow.url + BASE
-    environment["AIRFLOW__API__BASE_URL"] = airflow.url + BASE
-    airflow._environment |= environment
+    airflow = WholeAirflow(
+        dags, home=home, connections=connections, environment=environment, executable=AIRFLOW, base_path="/team-a"
+    )
+    extra["webhook_base_url"] = airflow.url
     with airflow:
         airflow.wait_for_dag("one")
         airflow.wait_for_dag("many")
@@ -130,16 +134,20 @@ def test_a_job_that_ends_resumes_its_task_and_nothing_is_cancelled(airflow, osai
     assert airflow.xcom("one", run_id, "train")["job_id"] == job.id
 
 
-def test_a_webhook_is_taken_below_the_base_path_and_without_it(airflow, osai):
-    """A proxy may have taken the base path away."""
-    for base in (airflow.url, airflow.url + BASE):
-        run_id, job = deferred(airflow, osai)
-        job.webhook_url, (owner,) = None, [Owner("one", run_id, "train", -1, 0)]  # OSAI itself tells nobody
-        url = address(base, Ticket("osai_default", owner).sign([WEBHOOK_SECRET]))
-        assert httpx.post(url).status_code == 202
-        osai.control.end(job.id)
-        assert httpx.post(url).status_code in (200, 202)  # 202: a look after the first call was quicker
-        assert airflow.wait("one", run_id, timeout=60) == "success", airflow.failures("one", run_id)
+def test_nobody_else_is_let_in(airflow, osai):
+    """With a ticket of another secret, or none; below the base path or beside it."""
+    run_id, job = deferred(airflow, osai)
+    job.webhook_url = None  # OSAI tells nobody
+    ticket = Ticket("osai_default", Owner("one", run_id, "train", -1, 0))
+    good, forged = (ticket.sign([secret]) for secret in (WEBHOOK_SECRET, "canary-of-a-stranger-000"))
+    assert httpx.post(address(airflow.url, good)).status_code == 202  # it lives
+    osai.control.end(job.id)
+    paths = [address("", forged), "/osai/webhook/", "/osai/webhook", "/osai/docs", "/osai/openapi.json"]
+    assert {httpx.post(airflow.url + path).status_code for path in paths} == {404}
+    assert httpx.post(address(airflow.url.removesuffix("/team-a"), good)).status_code in (404, 405)
+    assert httpx.get(address(airflow.url, good)).status_code == 404
+    assert httpx.post(address(airflow.url, good)).status_code in (200, 202)  # a look of before may have been quicker
+    assert airflow.wait("one", run_id, timeout=60) == "success", airflow.failures("one", run_id)
 
 
 def test_a_flood_of_junk_harms_neither_the_server_nor_a_webhook_that_is_meant(airflow, osai):
@@ -155,7 +163,7 @@ def test_a_flood_of_junk_harms_neither_the_server_nor_a_webhook_that_is_meant(ai
             async def junk(number):
                 secret = "canary-of-a-stranger-000"
                 ticket = Ticket("osai_default" if number % 2 else f"osai_{number}", owner).sign([secret])
-                answer = await http.post(address(airflow.url + BASE, ticket), content=b"{" * 1000)
+                answer = await http.post(address(airflow.url, ticket), content=b"{" * 1000)
                 return answer.status_code, answer.content
 
             answers = asyncio.gather(*(junk(number) for number in range(1000)))
@@ -184,7 +192,7 @@ def test_five_hundred_jobs_that_end_in_one_second_resume_each_task_once(airflow,
         for number in range(MANY):
             ticket = Ticket("osai_default", Owner("many", run_id, "wait", number, 0)).sign([WEBHOOK_SECRET])
             request = DeviceRentalRequest(device="tpu", duration=60)
-            call = client.calls.submit_job(request, f"many-{number}", address(airflow.url + BASE, ticket))
+            call = client.calls.submit_job(request, f"many-{number}", address(airflow.url, ticket))
             jobs.append(client.send(call).id)
     subprocess.run(
         [AIRFLOW, "-c", DEFER],
