@@ -24,7 +24,7 @@ from benchmarks.svg import Line, Panel, draw
 
 __all__ = ["main", "picture"]
 
-SIZES = (100, 300, 1000, 3000, 10_000)
+SIZES = (100, 300, 1000, 5000, 10_000)
 NAMES = {
     "ours": "OsaiJobTrigger",
     "single": "OsaiJobTrigger, API without list",

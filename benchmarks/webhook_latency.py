@@ -1,16 +1,18 @@
 """How soon a task goes on after its job has ended: told by webhook, and found by polling.
 
 ``python -m benchmarks.webhook_latency`` starts a whole Airflow (scheduler, Dag processor, API server, triggerer,
-LocalExecutor; SQLite) for each side in turn: ``webhook`` (the connection is set up for webhooks) and ``poll`` (it is
-not; the operator's default interval of 30 s). The same Dag, with one mapped training for each job.
+LocalExecutor; SQLite) for each side in turn: ``webhook`` (the connection is set up for webhooks), ``poll`` (it is not;
+the operator's default interval of 30 s), and ``flood`` (webhooks, and a thousand forged ones sent at the same moment as
+each that is meant). The same Dag, with one mapped training for each job.
 
 Real: everything of Airflow, the operators, the sandbox's HTTP server, the webhooks that it sends, the tasks that go on.
 Simulated: the training itself; each job ends when the benchmark says so, one every few seconds, so that what is
 measured is the way of one webhook and not a queue of tasks on a small machine.
 
-The scheduler's pauses are Airflow's defaults. Latency is from the moment at which OSAI is told that the job has ended,
-just before it sends the webhook, to the moment at which the task instance is seen ``running`` in the database, which is
-looked at every 20 ms. Polls are the looks at a job before its end, by OSAI's own count. The last line is JSON.
+Latency is from the moment at which OSAI is told that the job has ended, just before it sends the webhook, to the moment
+at which the task instance is seen ``running`` in the database, which is looked at every 20 ms; ``resumed`` is when it
+is no longer ``deferred``. The scheduler's pauses are Airflow's defaults. Polls are the looks at a job before its end, by
+OSAI's own count. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -55,6 +58,8 @@ SETTINGS = {
 }
 """The scheduler's are Airflow's defaults, which the demo's Airflow is quicker than."""
 LOOK = 0.02
+JUNK = 1000
+ROOT = Path(__file__).resolve().parents[1]
 
 
 class Instances:
@@ -83,26 +88,31 @@ def measure(side: str, jobs: int, pause: float) -> dict[str, Any]:
         with OsaiClient(OsaiSettings.from_connection(osai.access_token, extra)) as client:
             dataset = client.send(client.calls.create_dataset("digits")).id
         osai.control.script("training", "reads", reads=10**9)
-        (dags / "training.py").write_text(TEXT.format(dataset=dataset, use_webhook=side == "webhook", jobs=jobs))
+        (dags / "training.py").write_text(TEXT.format(dataset=dataset, use_webhook=side != "poll", jobs=jobs))
         connection = {"conn_type": "osai", "password": osai.access_token, "extra": extra}
         airflow = WholeAirflow(dags, home=home, connections={"osai_default": connection}, environment=SETTINGS)
-        if side == "webhook":
+        if side != "poll":
             extra |= {"webhook_base_url": airflow.url, "webhook_secret": "a-secret-of-the-benchmark"}
         with airflow:
             airflow.wait_for_dag(DAG)
             instances = Instances(home, airflow.trigger(DAG))
             until(lambda: list(instances.states().values()) == ["deferred"] * jobs, 30 + 5 * jobs, "deferred tasks")
             time.sleep(5.0)
-            return _end_all(osai, instances, pause)
+            return _end_all(osai, instances, pause, airflow.url if side == "flood" else None)
 
 
-def _end_all(osai: Sandbox, instances: Instances, pause: float) -> dict[str, Any]:
-    """End one job after the other, and return how long the tasks took to go on."""
+def _end_all(osai: Sandbox, instances: Instances, pause: float, flooded: str | None) -> dict[str, Any]:
+    """End one job after the other, and return how long the tasks took to go on.
+
+    :param flooded: the address that gets a thousand forged webhooks with each that is meant.
+    """
     records = {int(job.request.wire()["modelName"][1:]): job for job in osai.state.jobs.everything()}
     left = sorted(records)
     ended: dict[int, float] = {}
     polls: list[int] = []
+    resumed: dict[int, float] = {}
     running: dict[int, float] = {}
+    floods: list[subprocess.Popen[str]] = []
     begin = time.monotonic()
     give_up = begin + pause * len(records) + 120
     while len(running) < len(records):
@@ -111,16 +121,29 @@ def _end_all(osai: Sandbox, instances: Instances, pause: float) -> dict[str, Any
             raise SideError(f"{len(running)} of {len(records)} tasks went on")
         if left and now - begin >= pause * len(ended):
             number = left.pop(0)
+            if flooded:
+                command = [sys.executable, "-m", "benchmarks.junk", flooded, str(JUNK)]
+                floods.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT))
+                time.sleep(0.3)  # until it sends
             polls.append(records[number].reads)
             ended[number] = time.monotonic()
             osai.control.end(records[number].id)
         for index, state in instances.states().items():
-            if state in ("running", "success") and index in ended and index not in running:
-                running[index] = time.monotonic()
+            if index in ended and state != "deferred":
+                resumed.setdefault(index, time.monotonic())
+                if state in ("running", "success"):
+                    running.setdefault(index, time.monotonic())
         time.sleep(LOOK)
     late = sorted(went_on - ended[number] for number, went_on in running.items())
+    quick = sorted(when - ended[number] for number, when in resumed.items())
+    for one in floods:
+        refused, _ = one.communicate()[0].split()
+        if int(refused) != JUNK:
+            raise SideError(f"{JUNK - int(refused)} of {JUNK} forged webhooks were not refused")
     return {
         "n": len(late),
+        "post_to_resumed_s_median": median(quick),
+        "post_to_resumed_s_max": quick[-1],
         "post_to_running_s_median": median(late),
         "post_to_running_s_p95": late[int(0.95 * (len(late) - 1))],
         "post_to_running_s_max": late[-1],
@@ -133,7 +156,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--pause", type=float, default=4.0, help="seconds from one job's end to the next")
-    parser.add_argument("--sides", default="webhook,poll")
+    parser.add_argument("--sides", default="webhook,poll,flood")
     options = parser.parse_args(arguments)
     line: dict[str, Any] = {}
     for side in options.sides.split(","):

@@ -86,7 +86,7 @@ class Line:
 
     def _quietest(self, due: float, early: float) -> float:
         """Return when to ask for one job by itself: of a few moments that would do, the one with the fewest others."""
-        moments = [math.ceil((due - early * random.random()) / FINEST) * FINEST for _ in range(3)]  # noqa: S311 - no secret
+        moments = [math.ceil((due - early * random.random()) / FINEST) * FINEST for _ in range(6)]  # noqa: S311 - no secret
         return min(moments, key=lambda tick: len(self._due.get(tick, ()))) if early else due
 
     def _go_on(self, waiter: Waiter, answer: Any) -> None:

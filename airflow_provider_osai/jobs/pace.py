@@ -39,7 +39,6 @@ class Pace:
         wait = age / 5
         if progress is not None and NEARLY_DONE <= progress <= 1:
             wait = min(wait, age * (1 - progress) / progress / 2)
-        wait = min(max(wait, self.shortest), self.longest)
         chance = self.chance()
-        spread = min(wait * (0.8 + 0.4 * chance), self.longest * (0.95 + 0.05 * chance))
-        return max(spread, at_least * (1 + 0.2 * chance))
+        wait = min(max(wait, self.shortest) * (0.8 + 0.4 * chance), self.longest * (0.95 + 0.05 * chance))
+        return max(wait, at_least * (1 + 0.2 * chance))

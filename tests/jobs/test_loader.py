@@ -226,7 +226,7 @@ class TestSingly:
         async def scene():
             waiting = Waiting(Api(), NO_LIST)
             tasks = [waiting.start(str(n)) for n in range(1000)]
-            await asyncio.sleep(200)
+            await asyncio.sleep(400)
             assert set(waiting.api.counts()) == {"training.get"}
             assert waiting.api.most_at_once <= SINGLY_AT_ONCE
             assert waiting.api.busiest_second(since=now() - 100) <= 150  # a hundred on average

@@ -5,7 +5,10 @@ from __future__ import annotations
 import httpx
 import pytest
 
+from airflow_provider_osai.api.requests import DeviceRentalRequest
 from airflow_provider_osai.sandbox import Sandbox
+from airflow_provider_osai.sandbox.records import Refused
+from airflow_provider_osai.sandbox.scripts import Script
 from tests.sandbox.client import Api
 
 RENTAL = {"device": "jetson", "duration": 60}
@@ -169,6 +172,25 @@ def test_control_can_be_used_by_http_without_signing_in(api):
         assert api.get("/Users").status_code == 200
         assert submitted(api)["status"] == "succeeded"
         assert control.get("/record").json()["counts"] == {"auth.sign_in": 1, "user.me": 2, "device_rental.submit": 1}
+
+
+def test_a_job_ends_when_control_says_so(api):
+    """As its script says; a test need not wait for it."""
+    api.sandbox.control.script("device_rental", "reads", reads=10**9, end="failed", message="no power")
+    job = submitted(api)
+    assert api.ok("GET", f"/DeviceRentals/{job['id']}")["status"] == "running"
+    httpx.post(f"{api.sandbox.portal_url}/sandbox/jobs/{job['id']}/end").raise_for_status()
+    ended = api.ok("GET", f"/DeviceRentals/{job['id']}")
+    assert (ended["status"], ended["message"]) == ("failed", "no power")
+
+
+def test_control_ends_no_job_that_is_not_there_or_really_worked_on(api):
+    """A worker's job ends by itself."""
+    assert httpx.post(f"{api.sandbox.portal_url}/sandbox/jobs/none/end").status_code == 404
+    with api.sandbox.state.lock:  # no worker gets to it meanwhile
+        job = api.sandbox.state.submit(DeviceRentalRequest(**RENTAL), Script())
+        with pytest.raises(Refused, match="ends by itself"):
+            api.sandbox.control.end(job.id)
 
 
 def test_record_holds_paths_and_jobs_but_no_secret():
