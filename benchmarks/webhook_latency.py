@@ -9,9 +9,9 @@ Real: everything of Airflow, the operators, the sandbox's HTTP server, the webho
 Simulated: the training itself; each job ends when the benchmark says so, one every few seconds, so that what is
 measured is the way of one webhook and not a queue of tasks on a small machine.
 
-Latency is from the moment at which OSAI is told that the job has ended, just before it sends the webhook, to the moment
-at which the task instance is seen ``running`` in the database, which is looked at every 20 ms; ``resumed`` is when it
-is no longer ``deferred``. The scheduler's pauses are Airflow's defaults. Polls are the looks at a job before its end, by
+Latency is from the moment at which OSAI is told that the job has ended, just before it sends the webhook, to that at
+which the task instance is seen ``running`` in the database, which is looked at every 20 ms; ``resumed`` is when it is
+no longer ``deferred``. The scheduler's pauses are Airflow's defaults. Polls are the looks at a job before its end, by
 OSAI's own count. The last line is JSON.
 """
 
