@@ -9,7 +9,7 @@ from html import escape
 __all__ = ["Line", "Panel", "draw"]
 
 WIDTH, HEIGHT = 300.0, 220.0
-LEFT, TOP, BOTTOM, GAP = 52.0, 34.0, 40.0, 20.0
+LEFT, TOP, BOTTOM, GAP = 52.0, 34.0, 40.0, 44.0
 COLOURS = (("#0969da", "#58a6ff"), ("#1a7f37", "#3fb950"), ("#bc4c00", "#f0883e"), ("#8250df", "#bc8cff"))
 """For light and for dark ground."""
 _ROOT = 'role="img" font-family="system-ui, sans-serif" font-size="12"'
