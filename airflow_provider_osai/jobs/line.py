@@ -63,7 +63,7 @@ class Line:
 
     def join(self, waiter: Waiter) -> None:
         """Ask for the waiter's job soon, and go on with it from then on."""
-        self._put(self._loop.time() + GATHER, FINEST, waiter)
+        self._put(self._loop.time() + GATHER, waiter)
 
     async def aclose(self) -> None:
         """Stop asking."""
@@ -72,8 +72,8 @@ class Line:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _put(self, due: float, grid: float, waiter: Waiter) -> None:
-        tick = math.ceil(due / grid) * grid
+    def _put(self, due: float, waiter: Waiter) -> None:
+        tick = math.ceil(due / FINEST) * FINEST
         if tick not in self._due:
             if not self._ticks or tick < self._ticks[0]:
                 self._bell.set()
@@ -98,15 +98,11 @@ class Line:
         step, now = waiter.step, self._loop.time()
         if isinstance(step, Sleep):
             waiter.step = None
+            waiter.slack = step.early
             due = now + step.seconds
-            if self._lists and step.early:
-                waiter.slack = _grid(step.early)
-                self._put(due - waiter.slack, waiter.slack, waiter)
-            else:
-                waiter.slack = 0.0
-                self._put(self._quietest(due, step.early), FINEST, waiter)
+            self._put(due if self._lists else self._quietest(due, step.early), waiter)
         elif step is not None:
-            self._put(now, FINEST, waiter)
+            self._put(now, waiter)
 
     async def _serve(self) -> None:
         """Ask for what is due, as long as anybody waits."""
@@ -161,7 +157,7 @@ class Line:
             self._free.release()
 
     def _take(self) -> list[Waiter]:
-        """Take out who is due; a list that has room left is filled up with those who are so nearly."""
+        """Take out who is due; a list that has room left is filled up with the next who may come that early."""
         now = self._loop.time()
         most = MOST if self._lists else 1
         taken: list[Waiter] = []
@@ -239,11 +235,3 @@ class Line:
         for waiter in waiters:
             self._go_on(waiter, error)
         return []
-
-
-def _grid(early: float) -> float:
-    """Return the step of a grid on which looks meet, nested like a ruler's, for those that may come *early*.
-
-    At most half of that: a look is up to one step early for its tick, and up to another to fill a list that has room.
-    """
-    return 2.0 ** math.floor(math.log2(max(early / 2, FINEST)))

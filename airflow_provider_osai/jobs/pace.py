@@ -32,7 +32,7 @@ class Pace:
     def interval(self, age: float, progress: float | None = None, at_least: float = 0.0) -> float:
         """Return the seconds until the next look at a job that is *age* seconds old, spread so that no herd forms.
 
-        By 20 % while they grow; by 5 %, downwards, once they are *longest*.
+        By 20 % while they grow; by 3 %, downwards, once they are *longest*.
 
         :param at_least: what the API asked for; spread too, so that not everybody comes back at once.
         """
@@ -40,5 +40,5 @@ class Pace:
         if progress is not None and NEARLY_DONE <= progress <= 1:
             wait = min(wait, age * (1 - progress) / progress / 2)
         chance = self.chance()
-        wait = min(max(wait, self.shortest) * (0.8 + 0.4 * chance), self.longest * (0.95 + 0.05 * chance))
+        wait = min(max(wait, self.shortest) * (0.8 + 0.4 * chance), self.longest * (0.97 + 0.03 * chance))
         return max(wait, at_least * (1 + 0.2 * chance))
