@@ -31,6 +31,7 @@ bench: $(READY)  ## what waiting, importing and resuming cost, beside other prov
 	$(BIN)/python -m benchmarks.import_time
 	$(BIN)/python -m benchmarks.triggerer
 	$(BIN)/python -m benchmarks.webhook_latency
+	$(BIN)/python -m benchmarks.upload
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed" if not (3, 11) <= sys.version_info < (3, 14) else 0)'

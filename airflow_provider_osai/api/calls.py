@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import IO, Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,13 +14,25 @@ from airflow_provider_osai.api.errors import OsaiContractError, quotable
 from airflow_provider_osai.api.models import Category, Dataset, Image, Job, JobKind, Model, Upload, User, WireModel
 from airflow_provider_osai.api.requests import CategoryRequest, DatasetRequest, JobRequest
 
-__all__ = ["Call", "Calls"]
+__all__ = ["Call", "Calls", "FilePart"]
 
 LONGEST_WORD = 100
 """Characters of a status word that are kept."""
 
 T = TypeVar("T")
 W = TypeVar("W", bound=WireModel)
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A file in a form.
+
+    :param name: that the API is told.
+    :param open: gives the file at its beginning, each time it is asked; left when the request is answered.
+    """
+
+    name: str
+    open: Callable[[], AbstractContextManager[IO[bytes]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +45,7 @@ class Call(Generic[T]):
     :param parse: reads the answer's JSON; ``None`` if nothing is read.
     :param query: fields of the query.
     :param body: the JSON body, or the form's fields if there are *files*.
-    :param files: form parts read from disk while they are sent.
+    :param files: the form's files, read while they are sent.
     :param repeatable: whether asking twice does no more than asking once.
     :param busy: statuses besides 429 that say "not now".
     :param subject: the ids that the call is about, for batching and messages.
@@ -45,7 +57,7 @@ class Call(Generic[T]):
     parse: Callable[[Any], T] | None
     query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
-    files: Mapping[str, Path] = field(default_factory=dict)
+    files: Mapping[str, FilePart] = field(default_factory=dict)
     repeatable: bool = False
     busy: tuple[int, ...] = ()
     subject: tuple[str, ...] = ()
@@ -89,12 +101,28 @@ class Calls:
         """Open an upload; this locks the dataset (documented)."""
         return self._call("upload.start", {"id": dataset_id}, self._one("upload.start", Upload))
 
-    def upload_image(self, dataset_id: str, upload_id: str, image: Path, category_id: str | None = None) -> Call[Image]:
-        """Send one image as ``multipart/form-data`` (documented; path and field names assumed)."""
-        fields = {"datasetId": dataset_id, "datasetUploadId": upload_id, "categoryId": category_id}
+    def upload_image(
+        self,
+        dataset_id: str,
+        upload_id: str,
+        image: FilePart,
+        *,
+        category_id: str | None = None,
+        annotations: str | None = None,
+    ) -> Call[Image]:
+        """Send one image as ``multipart/form-data`` (documented; path and field names assumed).
+
+        :param annotations: JSON; see :class:`~airflow_provider_osai.data.annotations.Box` for its form (assumed).
+        """
+        ids = {"datasetId": dataset_id, "datasetUploadId": upload_id}
+        fields = {**ids, "categoryId": category_id, "annotations": annotations}
         endpoint = self.contract["upload.image"]
         part = endpoint.request_names.get("file", "file")
         return self._call("upload.image", fields, self._one("upload.image", Image), files={part: image})
+
+    def list_images(self, dataset_id: str) -> Call[list[Image]]:
+        """Ask for all images of a dataset (assumed, optional)."""
+        return self._call("image.list", {"datasetId": dataset_id}, self._many("image.list", Image))
 
     def finish_upload(self, dataset_id: str, upload_id: str) -> Call[None]:
         """Close an upload; this unlocks the dataset (documented)."""
@@ -138,7 +166,7 @@ class Calls:
         fields: Mapping[str, Any],
         parse: Callable[[Any], T] | None,
         *,
-        files: Mapping[str, Path] | None = None,
+        files: Mapping[str, FilePart] | None = None,
         subject: tuple[str, ...] = (),
     ) -> Call[T]:
         endpoint = self.contract[name]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
 import mimetypes
 import ssl
@@ -20,12 +19,9 @@ from airflow_provider_osai.api.answers import LONGEST_WAIT, PASSING, Repeat, dec
 from airflow_provider_osai.api.auth import OnSecret, OsaiAuth, SignInRefused
 from airflow_provider_osai.api.bounds import PACKING, TIMES, UPLOAD, AsyncBoundedTransport, BoundedTransport, Bounds
 from airflow_provider_osai.api.calls import Calls
-from airflow_provider_osai.api.errors import (
-    OsaiAuthError,
-    OsaiContractError,
-    OsaiError,
-    OsaiUnreachable,
-)
+from airflow_provider_osai.api.errors import OsaiAuthError, OsaiContractError, OsaiError, OsaiUnreachable
+from airflow_provider_osai.api.gathering import Gathered
+from airflow_provider_osai.api.tls import prepare, ssl_context
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -40,6 +36,8 @@ T = TypeVar("T")
 
 PATIENCE = 60.0
 """Seconds that retries of one request may wait in all."""
+LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100)
+"""Connections that are kept open, however many requests there are at once."""
 OFF_LOOP = 256 * 2**10
 """Bytes of an answer from which on its reading would hold an event loop for too long."""
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -84,7 +82,11 @@ class _Sender:
         # A client with its own transport ignores the proxy variables of the environment, so they are read here.
         parts = urlsplit(self.settings.base_url)
         proxied = not urllib.request.proxy_bypass(parts.hostname or "")
-        return {"verify": verify, "proxy": urllib.request.getproxies().get(parts.scheme) if proxied else None}
+        return {
+            "limits": LIMITS,
+            "verify": verify,
+            "proxy": urllib.request.getproxies().get(parts.scheme) if proxied else None,
+        }
 
     def _sign_in_request(self, access_token: str) -> httpx.Request:
         endpoint = self.settings.contract["auth.sign_in"]
@@ -110,10 +112,10 @@ class _Sender:
     ) -> httpx.Request:
         patient = self._repeat if call.repeatable else self._repeat_if_not_taken
         files = {
-            name: (path.name, stack.enter_context(path.open("rb")), mimetypes.guess_type(path.name)[0])
-            for name, path in call.files.items()
+            name: (part.name, stack.enter_context(part.open()), mimetypes.guess_type(part.name)[0])
+            for name, part in call.files.items()
         }
-        return http.build_request(
+        request = http.build_request(
             call.method,
             self.settings.base_url + call.path,
             params=call.query or None,
@@ -123,6 +125,9 @@ class _Sender:
             },
             **({"data": call.body, "files": files} if files else {"json": call.body}),
         )
+        if files:
+            request.stream = Gathered(request.stream)
+        return request
 
     def _read(self, call: Call[T], response: httpx.Response) -> T:
         """Turn an answer into the call's value, or into the error that says what to do."""
@@ -247,7 +252,7 @@ class AsyncOsaiClient(_Sender):
     @classmethod
     async def open(cls, settings: OsaiSettings, **options: Any) -> Self:
         """Return a client whose making has not held the event loop."""
-        return cls(settings, await asyncio.to_thread(_prepare, settings), **options)
+        return cls(settings, await asyncio.to_thread(prepare, settings), **options)
 
     async def send(self, call: Call[T], *, once: bool = False) -> T:
         """Send one call; raise an OsaiError if no usable answer comes.
@@ -280,17 +285,6 @@ class AsyncOsaiClient(_Sender):
 
     async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
-
-
-def ssl_context(settings: OsaiSettings) -> ssl.SSLContext | bool:
-    """Return the TLS context for the settings' address; plain http on loopback needs none."""
-    return httpx.create_ssl_context() if settings.base_url.startswith("https:") else False
-
-
-def _prepare(settings: OsaiSettings) -> ssl.SSLContext | bool:
-    """Do what would hold an event loop: build the TLS context, and import what reads a JWT."""
-    importlib.import_module("jwt")
-    return ssl_context(settings)
 
 
 def _is_sign_in(error: httpx.HTTPError) -> bool:

@@ -215,6 +215,8 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = MappingProxyType({
         Endpoint("upload.start", "POST", "/Datasets/{id}/StartUploading", _UPLOAD, answer=Upload),
         Endpoint("upload.image", "POST", "/Datasets/{datasetId}/Images", answer=Image,
                  also=("file", "datasetUploadId", "categoryId", "annotations")),
+        Endpoint("image.list", "GET", "/Datasets/{datasetId}/Images", answer=Image, many=True, optional=True,
+                 repeatable=True),
         Endpoint("upload.finish", "POST", "/Datasets/{id}/FinishUploading", _UPLOAD, query=("datasetUploadId",),
                  repeatable=True),
         Endpoint("model.get", "GET", "/Models/{id}", answer=Model, optional=True, repeatable=True),

@@ -186,9 +186,13 @@ class Upload(WireModel):
 
 
 class Image(WireModel):
-    """An image that OSAI took (assumed)."""
+    """An image of a dataset (assumed); ``digest`` is the SHA-256 of its file, as hexadecimal digits."""
 
     id: Text = None
+    file_name: Text = None
+    digest: Text = None
+    category_id: Text = None
+    annotations: Any = None
 
 
 class Model(WireModel):

@@ -24,11 +24,13 @@ __all__ = [
     "JobRequest",
     "ManipulationRequest",
     "ModelType",
+    "OnBadFile",
     "PredictionMode",
     "PredictionRequest",
     "Request",
     "RetrainingRequest",
     "TrainingRequest",
+    "UploadRequest",
     "present",
 ]
 
@@ -63,6 +65,13 @@ class PredictionMode(_Word):
     ALL = "all"
     REPLACE = "replace"
     UNANNOTATED = "unannotated"
+
+
+class OnBadFile(_Word):
+    """What an upload does with a file that cannot be uploaded."""
+
+    FAIL = "fail"
+    SKIP = "skip"
 
 
 def present(value: str) -> str:
@@ -135,6 +144,14 @@ class CategoryRequest(Request):
 
     dataset_id: Id
     name: Name
+
+
+class UploadRequest(Request):
+    """How images are to be sent. It is ours: OSAI is sent one image at a time."""
+
+    dataset_id: Id
+    max_concurrency: int = Field(default=10, ge=1, le=64)
+    on_bad_file: OnBadFile = OnBadFile.FAIL
 
 
 class JobRequest(Request):

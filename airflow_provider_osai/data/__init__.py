@@ -1,4 +1,4 @@
-"""Data on its way to OSAI: what a user's folder holds, and the flows that make datasets and fill them.
+"""Data on its way to OSAI: what a user's source holds, and the flows that make datasets.
 
 May live here: files of users, flows over dataset calls. May not: Airflow, HTTP details, what a job does over time.
 """

@@ -1,18 +1,17 @@
-"""Datasets as flows: make or reuse one with its categories, and fill it with images."""
+"""Datasets as flows: make or reuse one with its categories."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import Any
 
 from airflow_provider_osai.api.calls import Calls
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiUnreachable
-from airflow_provider_osai.api.models import Category, Dataset, Upload
-from airflow_provider_osai.data.images import ImageFile
+from airflow_provider_osai.api.models import Category, Dataset
 from airflow_provider_osai.jobs.flow import Flow
 
-__all__ = ["IfExists", "ensure_categories", "ensure_dataset", "upload_images"]
+__all__ = ["IfExists", "ensure_categories", "ensure_dataset", "find_categories"]
 
 
 class IfExists(StrEnum):
@@ -68,38 +67,20 @@ def _named(calls: Calls, name: str) -> Flow[Dataset | None]:
     return same[0] if same else None
 
 
+def find_categories(calls: Calls, dataset_id: str) -> Flow[dict[str, str]]:
+    """Return the id of each of the dataset's categories by name; none if the API cannot list them."""
+    if "category.list" not in calls.contract:
+        return {}
+    there: list[Category] = yield calls.list_categories(dataset_id)
+    return {category.name: category.id for category in there if category.name}
+
+
 def ensure_categories(calls: Calls, dataset_id: str, names: Iterable[str]) -> Flow[dict[str, str]]:
     """Make those of the categories that the dataset lacks, and return the id of each by name."""
     wanted = list(dict.fromkeys(names))
-    ids: dict[str, str] = {}
-    if wanted and "category.list" in calls.contract:
-        there: list[Category] = yield calls.list_categories(dataset_id)
-        ids = {category.name: category.id for category in there if category.name}
+    ids = (yield from find_categories(calls, dataset_id)) if wanted else {}
     for name in wanted:
         if name not in ids:
             made: Category = yield calls.create_category(dataset_id, name)
             ids[name] = made.id
     return {name: ids[name] for name in wanted}
-
-
-def upload_images(
-    calls: Calls,
-    dataset_id: str,
-    images: Sequence[ImageFile],
-    on_progress: Callable[[int, int], None] = lambda _sent, _all: None,
-) -> Flow[dict[str, Any]]:
-    """Send *images* into the dataset, each with its category.
-
-    The upload is finished whatever happens, interrupts included: an open one leaves the dataset locked.
-
-    :param on_progress: is told after each image how many of how many were sent.
-    """
-    ids: Mapping[str, str] = yield from ensure_categories(calls, dataset_id, (image.category for image in images))
-    upload: Upload = yield calls.start_upload(dataset_id)
-    try:
-        for sent, image in enumerate(images, start=1):
-            yield calls.upload_image(dataset_id, upload.id, image.path, ids[image.category])
-            on_progress(sent, len(images))
-    finally:
-        yield calls.finish_upload(dataset_id, upload.id)
-    return {"dataset_id": dataset_id, "images": len(images), "categories": sorted(ids)}

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_osai.api.calls import Calls
+    from airflow_provider_osai.api.client import OsaiClient
 
-__all__ = ["OsaiFlowOperator", "OsaiOperator", "no_vain_retries", "started_at"]
+__all__ = ["OsaiFlowOperator", "OsaiOperator", "OsaiTransferOperator", "Transfer", "no_vain_retries", "started_at"]
 
 
 @contextmanager
@@ -76,3 +77,38 @@ class OsaiFlowOperator(OsaiOperator):
         """Run the flow; see the class."""
         with no_vain_retries(), self.hook.get_conn() as client:
             return run(self.build_flow(client.calls), client.send)
+
+
+class Transfer(Protocol):
+    """Something that moves bytes."""
+
+    def run(self) -> dict[str, Any]:
+        """Do it, and return what the task hands on."""
+
+    def stop(self) -> None:
+        """Have it end soon and in order; called from a signal's handler."""
+
+
+class OsaiTransferOperator(OsaiOperator):
+    """Moves many bytes on the worker; a kill ends that in order."""
+
+    _transfer: Transfer | None = None
+    _is_killed = False
+
+    @abstractmethod
+    def build_transfer(self, client: OsaiClient, context: Context) -> Transfer:
+        """Return what this operator does; raise OsaiArgumentError on a bad value, before anything is sent."""
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Run the transfer; see the class."""
+        with no_vain_retries(), self.hook.get_conn() as client:
+            self._transfer = self.build_transfer(client, context)
+            if self._is_killed:
+                self._transfer.stop()
+            return self._transfer.run()
+
+    def on_kill(self) -> None:
+        """Have the transfer end in order; a retry goes on with what is left."""
+        self._is_killed = True
+        if self._transfer is not None:
+            self._transfer.stop()

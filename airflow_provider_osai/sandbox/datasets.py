@@ -150,8 +150,8 @@ class Datasets:
             image_id = self._new_id()
         annotations = _parsed(details.get("annotations"))
         path = record.folder / image_id
-        pictures.store(file, path)  # outside the lock: it takes its time
-        image = ImageRecord(image_id, details.get("file_name") or image_id, path, category_id, annotations)
+        digest = pictures.store(file, path)  # outside the lock: it takes its time
+        image = ImageRecord(image_id, details.get("file_name") or image_id, path, category_id, annotations, digest)
         with self._lock:
             try:
                 record = self._uploading(dataset_id, upload_id)

@@ -44,6 +44,7 @@ class Operations:
             "category.list": self._list_categories,
             "upload.start": lambda fields: {"id": state.datasets.start_upload(needed(fields, "id"))},
             "upload.image": self._upload_image,
+            "image.list": self._list_images,
             "upload.finish": self._finish_upload,
             "model.get": self._model,
             "model.download": lambda fields: state.converted(needed(fields, "id"), fields.get("target")),
@@ -116,6 +117,20 @@ class Operations:
             annotations=fields.get("annotations"),
         )
         return {"id": image.id}
+
+    def _list_images(self, fields: Fields) -> list[Fields]:
+        with self._state.lock:
+            images = self._state.datasets.get(needed(fields, "datasetId")).images.values()
+            return [
+                {
+                    "id": one.id,
+                    "fileName": one.file_name,
+                    "digest": one.digest,
+                    "categoryId": one.category_id,
+                    "annotations": one.annotations,
+                }
+                for one in images
+            ]
 
     def _finish_upload(self, fields: Fields) -> None:
         self._state.datasets.finish_upload(needed(fields, "id"), needed(fields, "datasetUploadId"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -21,12 +21,15 @@ MAX_GENERATED = 35
 """Rotated images that OSAI makes of one image at the most (docs.onestepai.com/datasets/data_augumentation)."""
 
 
-def store(file: IO[bytes], path: Path) -> None:
-    """Write *file* to *path*; 400 if it is no image that can be decoded."""
+def store(file: IO[bytes], path: Path) -> str:
+    """Write *file* to *path* and return its SHA-256; 400 if it is no image that can be decoded."""
     from PIL import Image  # noqa: PLC0415 - heavy
 
+    digest = hashlib.sha256()
     with path.open("wb") as target:
-        shutil.copyfileobj(file, target)
+        while piece := file.read(2**16):
+            digest.update(piece)
+            target.write(piece)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -35,6 +38,7 @@ def store(file: IO[bytes], path: Path) -> None:
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         path.unlink(missing_ok=True)
         raise Refused(400, "the file is no image that can be decoded") from None
+    return digest.hexdigest()
 
 
 def side_for(paths: Sequence[Path]) -> int:

@@ -58,13 +58,14 @@ class Label:
 
 @dataclass(slots=True)
 class ImageRecord:
-    """One image: where it lies, what the user says it shows, and what models said."""
+    """One image: where it lies, what the user says it shows, the SHA-256 of its file, and what models said."""
 
     id: str
     file_name: str
     path: Path
     category_id: str | None = None
     annotations: Any = None
+    digest: str = ""
     labels: list[Label] = field(default_factory=list)
 
     @property

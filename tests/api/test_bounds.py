@@ -12,7 +12,7 @@ import time
 import pytest
 
 from airflow_provider_osai.api.bounds import MAX_ANSWER, MAX_REFUSAL
-from airflow_provider_osai.api.calls import Call
+from airflow_provider_osai.api.calls import Call, FilePart
 from airflow_provider_osai.api.client import OFF_LOOP, AsyncOsaiClient
 from airflow_provider_osai.api.errors import OsaiAuthError, OsaiContractError, OsaiRequestError, OsaiUnreachable
 from airflow_provider_osai.api.models import JobKind
@@ -119,7 +119,8 @@ def test_the_sending_of_a_file_is_not_counted(answered, tmp_path):
     clock = Leaping()
     path = tmp_path / "image.png"
     path.write_bytes(b"x" * 1000)
-    upload = Call("upload.image", "POST", "/Datasets/1/Images", lambda answer: answer, body={}, files={"file": path})
+    files = {"file": FilePart("image.png", lambda: path.open("rb"))}
+    upload = Call("upload.image", "POST", "/Datasets/1/Images", lambda answer: answer, body={}, files=files)
     assert answered(clock.leap(1000, document({"id": "i"})), call=upload, clock=clock) == {"id": "i"}
     with pytest.raises(OsaiUnreachable, match="not complete"):
         answered(drip(clock), call=upload, clock=clock)

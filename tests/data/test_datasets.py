@@ -1,13 +1,12 @@
-"""Datasets against the sandbox: made once, filled, and never left locked."""
+"""Datasets against the sandbox: made once, with their categories."""
 
 from __future__ import annotations
 
 import pytest
 
 from airflow_provider_osai.api.client import OsaiClient
-from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiError, OsaiRequestError, OsaiUnreachable
-from airflow_provider_osai.data.datasets import ensure_categories, ensure_dataset, upload_images
-from airflow_provider_osai.data.images import scan_folder
+from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiUnreachable
+from airflow_provider_osai.data.datasets import ensure_categories, ensure_dataset
 from airflow_provider_osai.jobs.flow import run
 from tests.conftest import settings_for
 
@@ -20,10 +19,6 @@ def client(sandbox):
 
 def do(client, flow):
     return run(flow, client.send, lambda _: None)
-
-
-def locked(client, dataset_id):
-    return client.send(client.calls.get_dataset(dataset_id)).locked
 
 
 def test_a_dataset_is_made_once_and_then_reused_with_its_categories(client):
@@ -80,73 +75,6 @@ def test_a_dataset_whose_making_broke_before_is_an_error(client, sandbox):
     with pytest.raises(OsaiUnreachable):
         do(client, ensure_dataset(client.calls, "digits"))
     assert client.send(client.calls.find_datasets("digits")) == []
-
-
-def test_images_arrive_with_their_categories_and_the_dataset_is_unlocked(client, images):
-    """The whole documented sequence."""
-    dataset = do(client, ensure_dataset(client.calls, "digits"))["dataset_id"]
-    told = []
-    done = do(client, upload_images(client.calls, dataset, scan_folder(images), lambda *n: told.append(n)))
-    assert done == {"dataset_id": dataset, "images": 60, "categories": ["0", "1", "2"]}
-    assert told[-1] == (60, 60)
-    seen = client.send(client.calls.get_dataset(dataset))
-    assert (seen.image_count, seen.locked) == (60, False)
-
-
-@pytest.mark.parametrize(
-    ("fault", "error"), [("status", OsaiUnreachable), ("reset", OsaiUnreachable), ("malformed", OsaiUnreachable)]
-)
-def test_an_upload_that_fails_half_way_unlocks_the_dataset(client, sandbox, images, fault, error):
-    """Whatever broke."""
-    dataset = do(client, ensure_dataset(client.calls, "digits"))["dataset_id"]
-    sandbox.control.fault(fault, "upload.image", after=10)
-    with pytest.raises(error):
-        do(client, upload_images(client.calls, dataset, scan_folder(images)))
-    assert not locked(client, dataset)
-    assert sandbox.control.record()["counts"]["upload.image"] == 11
-
-
-def test_an_image_that_osai_refuses_ends_the_upload_and_unlocks(client, images, tmp_path):
-    """It looks like a PNG and is none."""
-    for n in range(3):
-        (tmp_path / f"{n}.png").write_bytes(b"\x89PNG\r\n\x1a\n and then nothing")
-    dataset = do(client, ensure_dataset(client.calls, "digits"))["dataset_id"]
-    with pytest.raises(OsaiRequestError, match="400"):
-        do(client, upload_images(client.calls, dataset, scan_folder(tmp_path)))
-    assert not locked(client, dataset)
-
-
-@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit, RuntimeError])
-def test_an_interrupted_upload_unlocks_the_dataset(client, images, interrupt):
-    """A kill comes in the middle of anything."""
-    dataset = do(client, ensure_dataset(client.calls, "digits"))["dataset_id"]
-
-    def interrupted(sent, _):
-        if sent == 5:
-            raise interrupt
-
-    with pytest.raises(interrupt):
-        do(client, upload_images(client.calls, dataset, scan_folder(images), interrupted))
-    assert not locked(client, dataset)
-
-
-def test_a_finish_that_meets_an_outage_is_repeated(sandbox, images):
-    """It is safe to repeat, and a locked dataset is not."""
-    with OsaiClient(settings_for(sandbox.base_url)) as patient:
-        dataset = do(patient, ensure_dataset(patient.calls, "digits"))["dataset_id"]
-        sandbox.control.fault("status", "upload.finish", status=503)
-        do(patient, upload_images(patient.calls, dataset, scan_folder(images)[:3]))
-        assert not locked(patient, dataset)
-
-
-def test_a_locked_dataset_refuses_a_second_upload(client, images):
-    """OSAI's own rule, passed on with its words."""
-    dataset = do(client, ensure_dataset(client.calls, "digits"))["dataset_id"]
-    upload = client.send(client.calls.start_upload(dataset))
-    with pytest.raises(OsaiError, match="409"):
-        do(client, upload_images(client.calls, dataset, scan_folder(images)))
-    assert locked(client, dataset)
-    client.send(client.calls.finish_upload(dataset, upload.id))
 
 
 def test_categories_are_made_where_they_cannot_be_listed(sandbox):

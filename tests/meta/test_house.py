@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import airflow_provider_osai
-from airflow_provider_osai.operators.base import OsaiFlowOperator, OsaiOperator
+from airflow_provider_osai.operators.base import OsaiFlowOperator, OsaiOperator, OsaiTransferOperator
 from airflow_provider_osai.operators.job import OsaiJobOperator
 from airflow_provider_osai.sensors.job import OsaiJobSensor
 from tests.conftest import ROOT
@@ -22,7 +22,7 @@ MODULES = [
     for _, name, _ in pkgutil.walk_packages(airflow_provider_osai.__path__, "airflow_provider_osai.")
     if not name.endswith("__main__")
 ]
-BASES = (OsaiOperator, OsaiFlowOperator, OsaiJobOperator)
+BASES = (OsaiOperator, OsaiFlowOperator, OsaiTransferOperator, OsaiJobOperator)
 LONGEST_MODULE = 300
 
 
@@ -103,7 +103,7 @@ class TestConcreteOperators:
     def test_what_comes_from_other_tasks_is_a_template_field(self, cls):
         """All of the domain's arguments are, but for limits that are the Dag author's."""
         own = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
-        assert own - set(cls.template_fields) <= {"min_images_per_category"}
+        assert own - set(cls.template_fields) <= {"annotations", "min_images_per_category"}
         assert set(cls.template_fields) <= own | {"osai_conn_id"}
 
     def test_it_reads_in_one_screen(self, cls):

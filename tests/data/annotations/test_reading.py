@@ -58,7 +58,7 @@ YOLO = "0 0.5 0.5 0.5 0.5\n"
         {"0.jpg": "", "0.xml": voc().encode("utf-16")},
         {"0.jpg": "", "0.xml": "<?xml version='1.0' encoding='latin-1'?>" + voc()},
     ],
-    ids=lambda files: " ".join(files),
+    ids=" ".join,
 )
 def test_an_image_is_found_where_the_format_says(files):
     """Beside it or in the folders that the formats have."""

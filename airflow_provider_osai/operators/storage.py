@@ -1,0 +1,26 @@
+"""Where users keep files: on this machine, or in object storage that Airflow knows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_osai.api.errors import OsaiArgumentError
+
+__all__ = ["path_at"]
+
+
+def path_at(text: str, conn_id: str | None = None) -> Any:
+    """Return the place that *text* means: on this machine, or in object storage if it has a scheme.
+
+    :raises OsaiArgumentError: if the scheme is that of no storage that Airflow knows here.
+    """
+    if "://" not in text and conn_id is None:
+        return Path(text)
+    # Not at the top: it takes its time, and most places are folders.
+    from airflow.sdk import ObjectStoragePath  # noqa: PLC0415
+
+    try:
+        return ObjectStoragePath(text, conn_id=conn_id)
+    except ValueError as error:
+        raise OsaiArgumentError(f"{text!r}: {error}; is its provider installed?") from error
