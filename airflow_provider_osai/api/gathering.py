@@ -22,14 +22,16 @@ class Gathered(httpx.SyncByteStream, httpx.AsyncByteStream):
         self._stream = stream
 
     def __iter__(self) -> Iterator[bytes]:
-        piece = bytearray()
+        parts: list[bytes] = []
+        length = 0
         for part in self._stream:  # type: ignore[union-attr]  # a form's stream is both
-            piece += part
-            if len(piece) >= PIECE:
-                yield bytes(piece)
-                piece.clear()
-        if piece:
-            yield bytes(piece)
+            parts.append(part)
+            length += len(part)
+            if length >= PIECE:
+                yield b"".join(parts)
+                parts, length = [], 0
+        if parts:
+            yield b"".join(parts)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for piece in self:

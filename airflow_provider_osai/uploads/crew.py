@@ -15,8 +15,6 @@ __all__ = ["Crew"]
 
 NEWS = frozenset({Fate.BAD, Fate.IN_DOUBT})
 """What cannot wait."""
-SPARE = 2
-"""Threads beyond the images on their way: they read the next ones, and wait for a place."""
 
 
 class Crew:
@@ -34,9 +32,7 @@ class Crew:
         self._error: BaseException | None = None
         self._call = threading.Event()
         shipment.begin(self._call.set)
-        self._threads = [
-            threading.Thread(target=self._work, name="osai-upload", daemon=True) for _ in range(size + SPARE)
-        ]
+        self._threads = [threading.Thread(target=self._work, name="osai-upload", daemon=True) for _ in range(size)]
         for thread in self._threads:
             thread.start()
 

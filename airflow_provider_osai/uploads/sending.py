@@ -60,11 +60,9 @@ class Shipment:
     :param client: sends the calls.
     :param dataset_id: the dataset.
     :param ids: of all its categories, by name.
-    :param at_once: images that are on their way at the same time.
     """
 
-    def __init__(self, client: OsaiClient, dataset_id: str, ids: Mapping[str, str], at_once: int) -> None:
-        self._free = threading.BoundedSemaphore(at_once)
+    def __init__(self, client: OsaiClient, dataset_id: str, ids: Mapping[str, str]) -> None:
         self._client, self._dataset_id, self._ids = client, dataset_id, ids
         self._change = threading.Condition()
         self.is_closed = self.waits_for_lock = False
@@ -180,8 +178,7 @@ class Shipment:
             annotations=json.dumps(notes) if notes else None,
         )
         try:
-            with self._free:
-                self._client.send(call)
+            self._client.send(call)
         except OsaiRequestError as error:
             if error.status not in BAD_IMAGE:
                 raise

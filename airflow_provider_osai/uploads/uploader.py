@@ -92,7 +92,7 @@ class Uploader:
         for name, reason in found.bad.items():
             self._note_bad(progress, name, reason)
         ids = self._categories(found.categories)
-        shipment = Shipment(self._client, self._dataset_id, ids, self._wish.max_concurrency)
+        shipment = Shipment(self._client, self._dataset_id, ids)
         past = self._memory.recall(self._dataset_id)
         if past.upload_id is not None:
             shipment.finish(past.upload_id, self._client)  # of a try that was killed: the dataset is locked until then
