@@ -107,12 +107,13 @@ class Epoch(WireModel):
 
 
 class JobResult(WireModel):
-    """What a job made (assumed): the ids that its kind has, and its metrics by name."""
+    """What a job made (assumed): the ids that its kind has, when a lease ends, and its metrics by name."""
 
     model_id: Text = None
     dataset_id: Text = None
     conversion_id: Text = None
     device_id: Text = None
+    expires_at: Text = None
     metrics: Annotated[dict[str, Any] | None, type_or_none] = None
 
 
@@ -141,8 +142,13 @@ class Job(WireModel):
         """Whether the job has ended, well or badly."""
         return self.state in TERMINAL_STATES
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a rented device can be used: the lease runs and names it."""
+        return self.state is JobState.RUNNING and self.result is not None and self.result.device_id is not None
+
     def references(self) -> dict[str, Any]:
-        """Return what a task hands on: ``kind``, ``job_id``, ``state``, the ids that were made, ``metrics``."""
+        """Return what a task hands on: ``kind``, ``job_id``, ``state``, what was made and until when, ``metrics``."""
         result = self.result or JobResult()
         ids = {name: value for name, value in result.model_dump(exclude={"metrics"}).items() if value is not None}
         return {

@@ -36,6 +36,8 @@ class Claim:
     :param older: its earlier generations, for an Airflow that remembers nothing; the task was cleared since.
     :param webhook_url: where OSAI tells of the end.
     :param note: is told what somebody should know who reads the log.
+    :param announce: is told each reference before anything is submitted under it.
+    :param spent: the states in which an earlier job is of no more use.
     :param patience: seconds for which an OSAI that has too much to do is asked again.
     :param clock: the time now.
     """
@@ -46,6 +48,8 @@ class Claim:
     older: Iterable[int] = ()
     webhook_url: str | None = None
     note: Callable[[str], None] = lambda _: None
+    announce: Callable[[str], None] = lambda _: None
+    spent: frozenset[JobState] = ENDED_BADLY
     patience: float = 3600.0
     clock: Callable[[], float] = time.time
 
@@ -65,11 +69,12 @@ def claim(calls: Calls, wish: Claim) -> Flow[Job]:
         entry = None
     for failed in range(entry.failed if entry else 0, MOST_FAILURES):
         reference = wish.owner.reference(wish.request, failed)
+        wish.announce(reference)
         mine = Entry(kind=wish.request.kind, reference=reference, failed=failed, at=wish.clock())
         job = yield from _settled(calls, mine, entry if entry and entry.failed == failed else None)
         if job is None:
             job = yield from _submit(calls, wish, mine)
-        elif job.state in ENDED_BADLY:
+        elif job.state in wish.spent:
             continue
         else:
             wish.note(f"adopted {job.kind} job {job.id}, which an earlier try submitted; it is {job.state}")

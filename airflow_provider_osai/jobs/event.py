@@ -21,6 +21,7 @@ class Outcome(StrEnum):
     """Why a trigger stopped waiting."""
 
     ENDED = "ended"
+    READY = "ready"
     DEADLINE = "deadline"
     LOST = "lost"
     ERROR = "error"
@@ -41,8 +42,9 @@ class JobEvent(BaseModel):
 
     @classmethod
     def ended(cls, job: Job, deferrals: int = 0) -> JobEvent:
-        """Tell that *job* has ended."""
-        return cls(kind=job.kind, job_id=job.id, outcome=Outcome.ENDED, state=job.state, deferrals=deferrals)
+        """Tell that *job* has ended, or that its device is ready."""
+        outcome = Outcome.ENDED if job.is_terminal else Outcome.READY
+        return cls(kind=job.kind, job_id=job.id, outcome=outcome, state=job.state, deferrals=deferrals)
 
     @classmethod
     def stopped(cls, kind: str, job_id: str, error: Exception, deferrals: int = 0) -> JobEvent:

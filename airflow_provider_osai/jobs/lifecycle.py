@@ -111,6 +111,7 @@ class Watch:
     :param max_unreachable: seconds without sight of the job that are borne.
     :param clock: the time now.
     :param observe: is told the job after each look, and the seconds until the next.
+    :param until_ready: whether a device is waited for, and not the end of its lease.
     """
 
     since: float
@@ -119,6 +120,11 @@ class Watch:
     max_unreachable: float = 3600.0
     clock: Callable[[], float] = time.time
     observe: Callable[[Job, float], None] = lambda _job, _seconds: None
+    until_ready: bool = False
+
+    def is_over(self, job: Job) -> bool:
+        """Whether there is nothing left to wait for."""
+        return job.is_terminal or (self.until_ready and job.is_ready)
 
     def patience(self, error: OsaiError) -> float:
         """Return the seconds for which *error* is borne since the job was last seen."""
@@ -146,7 +152,7 @@ def _look(ask: Call[Job], kind: JobKind, job_id: str) -> Flow[Job]:
 
 
 def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
-    """Look at the job until it has ended, and return it as it ended, well or badly.
+    """Look at the job until it has ended, and return it as it ended, well or badly; or until its device is ready.
 
     :raises OsaiJobTimeout: at the deadline; the job is left to the caller to cancel.
     :raises OsaiJobLost: if it was out of sight for ``max_unreachable``, or unknown to OSAI for longer than a minute.
@@ -168,7 +174,7 @@ def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
                 raise OsaiJobLost(msg, kind=kind, job_id=job_id) from error
             hint = getattr(error, "retry_after", None) or 0.0
         else:
-            if job.is_terminal:
+            if watch.is_over(job):
                 return job
             seen = watch.clock()
         now = watch.clock()
@@ -202,16 +208,20 @@ def cancel(calls: Calls, kind: JobKind, job_id: str) -> Flow[Job]:
     return job
 
 
-def outcome(job: Job) -> Job:
+def outcome(job: Job, *, until_ready: bool = False) -> Job:
     """Return *job* if it succeeded; raise what its end means otherwise.
 
-    :raises OsaiJobFailed: if it failed, with OSAI's reason.
+    :param until_ready: whether success is a device that is ready; a lease that has ended well is over all the same.
+    :raises OsaiJobFailed: if it failed, with OSAI's reason; if a lease is over.
     :raises OsaiJobCancelled: if it was cancelled.
     :raises OsaiJobLost: if it has not ended; success is never assumed.
     """
     said = f" OSAI says: {quotable(job.message)}" if job.message else ""
-    if job.state is JobState.SUCCEEDED:
+    if job.is_ready if until_ready else job.state is JobState.SUCCEEDED:
         return job
+    if job.state is JobState.SUCCEEDED:
+        msg = f"its lease was over before anybody used the device; a retry of the task rents anew.{said}"
+        raise OsaiJobFailed(msg, kind=job.kind, job_id=job.id)
     if job.state is JobState.FAILED:
         raise OsaiJobFailed(f"it failed.{said or ' OSAI gives no reason.'}", kind=job.kind, job_id=job.id)
     if job.state is JobState.CANCELLED:

@@ -7,19 +7,15 @@ import time
 from abc import abstractmethod
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_osai.api.errors import (
-    OsaiError,
-    OsaiJobCancelled,
-    OsaiJobLost,
-    OsaiJobTimeout,
-)
-from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.api.errors import OsaiError, OsaiJobCancelled, OsaiJobLost, OsaiJobTimeout
+from airflow_provider_osai.api.models import TERMINAL_STATES, JobKind
 from airflow_provider_osai.compat import TaskDeferralError, TaskDeferralTimeout
-from airflow_provider_osai.jobs.claim import Claim, claim
+from airflow_provider_osai.jobs.claim import ENDED_BADLY, Claim, claim
 from airflow_provider_osai.jobs.event import JobEvent, Outcome
 from airflow_provider_osai.jobs.flow import Flow, run
 from airflow_provider_osai.jobs.lifecycle import Watch, cancel, look, outcome, submit, wait
@@ -85,6 +81,8 @@ class OsaiJobOperator(OsaiOperator):
 
     operator_extra_links = (OsaiPortalLink(),)
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
+    until_ready: ClassVar[bool] = False
+    """Whether the task comes back when a device is ready, and not when the job has ended."""
 
     def __init__(
         self,
@@ -136,9 +134,10 @@ class OsaiJobOperator(OsaiOperator):
             self._job = (kind, told.job_id)
             with self._connected() as client:
                 job = self._run(client, look(client.calls, kind, told.job_id))
-                if told.outcome is Outcome.DEADLINE and not job.is_terminal:
+                watch = watch_of(self, context)
+                if told.outcome is Outcome.DEADLINE and not watch.is_over(job):
                     job = self._stop(client, kind, told.job_id)
-                return self._conclude(client, job, watch_of(self, context), told)
+                return self._conclude(client, job, watch, told)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume the task, also when Airflow says that its deferral failed.
@@ -189,6 +188,9 @@ class OsaiJobOperator(OsaiOperator):
         self.log.warning("Woken by an event about OSAI job %s; this task waits for %s", told.job_id, mine)
         return told.model_copy(update={"job_id": mine, "outcome": Outcome.ERROR, "deferrals": 0})
 
+    def _announce(self, context: Context, reference: str) -> None:
+        """Be told the reference before anything is submitted under it; for subclasses."""
+
     def _recall(self, context: Context, key: str) -> Any:
         ti = context["ti"]
         return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
@@ -205,10 +207,12 @@ class OsaiJobOperator(OsaiOperator):
         patience = float(self.max_unreachable)
         if self.durable:
             older = range(self.retries or 0, ti.max_tries)[-MOST_OLDER:]
-            wish = Claim(request, owner, ledger_of(context), older, url, self.log.warning, patience)
+            announce, spent = partial(self._announce, context), TERMINAL_STATES if self.until_ready else ENDED_BADLY
+            wish = Claim(request, owner, ledger_of(context), older, url, self.log.warning, announce, spent, patience)
             job = self._run(client, claim(client.calls, wish))
         else:
             reference = f"{owner.reference(request)}-{ti.try_number}"
+            self._announce(context, reference)
             job = self._run(client, submit(client.calls, request, reference, url, patience=patience))
         self._job = (job.kind, job.id)
         if self._killed:  # the kill came while there was no id to cancel by
@@ -224,17 +228,17 @@ class OsaiJobOperator(OsaiOperator):
         return can_be_woken and takes_webhook(self.use_webhook, client.settings, self.log)
 
     def _conclude(self, client: OsaiClient, job: Job, watch: Watch, told: JobEvent | None = None) -> dict[str, Any]:
-        """Wait for the job if it lives, and return its references if it succeeded."""
-        if not job.is_terminal and self.deferrable:
+        """Wait for the job as long as there is something to wait for, and return its references if it succeeded."""
+        if not watch.is_over(job) and self.deferrable:
             watch = replace(watch, pace=webhook_pace(watch.pace)) if self._awaits_webhook(client) else watch
             self._defer(job, watch, told.once_more() if told else 0)
-        if not job.is_terminal:
+        if not watch.is_over(job):
             try:
                 job = self._run(client, wait(client.calls, job.kind, job.id, watch))
             except OsaiJobTimeout:
                 job = self._stop(client, job.kind, job.id)
-        done = outcome(job).references()
-        self.log.info("OSAI %s job %s succeeded: %s", job.kind, job.id, json.dumps(done["metrics"]))
+        done = outcome(job, until_ready=self.until_ready).references()
+        self.log.info("OSAI %s job %s %s: %s", job.kind, job.id, job.state, json.dumps(done["metrics"]))
         return done
 
     def _stop(self, client: OsaiClient, kind: JobKind, job_id: str) -> Job:
@@ -271,6 +275,7 @@ class OsaiJobOperator(OsaiOperator):
             max_unreachable=watch.max_unreachable,
             deferrals=deferrals,
             cancel_on_kill=self.cancel_on_kill,
+            until_ready=watch.until_ready,
         )
 
     def _run(self, client: OsaiClient, flow: Flow[T]) -> T:

@@ -44,6 +44,7 @@ def watch_of(task: OsaiJobOperator, context: Context) -> Watch:
         pace=Pace(float(task.poll_interval)),
         max_unreachable=float(task.max_unreachable),
         observe=Reporter(task.log, since=now),
+        until_ready=task.until_ready,
     )
 
 

@@ -26,7 +26,7 @@ __all__ = ["OsaiJobTrigger"]
 
 
 class OsaiJobTrigger(BaseTrigger):
-    """Waits for the end of one OSAI job and fires one event, a :class:`JobEvent`.
+    """Waits for the end of one OSAI job, or for a rented device, and fires one event, a :class:`JobEvent`.
 
     It only reads, unless its task is killed while it waits: then it cancels the job (see :meth:`on_kill`).
 
@@ -43,6 +43,7 @@ class OsaiJobTrigger(BaseTrigger):
     :param deferrals: how often the task was deferred on this job before.
     :param cancel_on_kill: cancel the job when the task is marked or cleared while it is deferred.
     :param shortest_interval: seconds between two looks at the least.
+    :param until_ready: wait for a rented device to be ready, not for the end of its lease.
     :param version: of these arguments.
     """
 
@@ -59,6 +60,7 @@ class OsaiJobTrigger(BaseTrigger):
         cancel_on_kill: bool = True,
         shortest_interval: float = SHORTEST,
         version: int = 1,
+        until_ready: bool = False,
         **_newer: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow has no types for it
@@ -73,6 +75,7 @@ class OsaiJobTrigger(BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         self.shortest_interval = shortest_interval
         self.version = version
+        self.until_ready = until_ready
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what another process makes this trigger from."""
@@ -90,6 +93,7 @@ class OsaiJobTrigger(BaseTrigger):
                 "cancel_on_kill": self.cancel_on_kill,
                 "shortest_interval": self.shortest_interval,
                 "version": self.version,
+                "until_ready": self.until_ready,
             },
         )
 
@@ -132,4 +136,5 @@ class OsaiJobTrigger(BaseTrigger):
             pace=Pace(self.poll_interval, shortest=self.shortest_interval),
             max_unreachable=self.max_unreachable,
             observe=Reporter(self.log, since=self.since),
+            until_ready=bool(self.until_ready),
         )
