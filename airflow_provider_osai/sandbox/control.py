@@ -10,6 +10,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.sandbox.leases import billed
 from airflow_provider_osai.sandbox.records import timestamp
 from airflow_provider_osai.sandbox.scripts import Fault, FaultKind, Script, Timing
 from airflow_provider_osai.sandbox.state import SandboxState
@@ -114,8 +115,21 @@ class Control:
             ]
             return {"requests": list(self._seen), "counts": dict(self._counts), "jobs": jobs}
 
+    def devices(self, count: int | None = None) -> None:
+        """Set how many devices there are to be rented; further rentals stay queued. ``None``: enough for everybody."""
+        with self._state.lock:
+            self._state.jobs.leases.devices = count
+            self._state.jobs.tick()
+
+    def rentals(self) -> list[dict[str, Any]]:
+        """Return all leases with the ``seconds`` for which each had its device, which are what a rental costs."""
+        with self._state.lock:
+            self._state.jobs.tick()
+            now = self._state.clock()
+            return [billed(job, now) for job in self._state.jobs.everything() if job.is_lease]
+
     def end(self, job_id: str) -> None:
-        """End a job now, as its script says; for jobs whose timing is scripted."""
+        """End a job now, as its script says; for leases and jobs whose timing is scripted."""
         self._state.jobs.end(job_id)
 
     def reset(self) -> None:
@@ -124,6 +138,7 @@ class Control:
             self._scripts, self._armed = {}, []
             self._seen.clear()
             self._counts.clear()
+            self._state.jobs.leases.devices = None
         self._state.reset()
 
     def images(self, dataset_id: str) -> list[dict[str, Any]]:
@@ -153,6 +168,8 @@ def control_routes(control: Control) -> APIRouter:
         ("DELETE", "/faults", control.clear_faults, 204),
         ("GET", "/record", control.record, 200),
         ("POST", "/jobs/{job_id}/end", control.end, 204),
+        ("POST", "/devices", control.devices, 204),
+        ("GET", "/rentals", control.rentals, 200),
         ("POST", "/reset", control.reset, 204),
         ("GET", "/datasets/{dataset_id}/images", control.images, 200),
     )

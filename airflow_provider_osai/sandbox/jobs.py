@@ -1,10 +1,11 @@
-"""Jobs from submission to end: the queue, cancelling, and jobs that a script makes end by reads or by the clock."""
+"""Jobs from submission to end: the queue, cancelling, leases, and jobs that a script makes end by reads or a clock."""
 
 from __future__ import annotations
 
 import heapq
 import itertools
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from typing import Any
 
 from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.api.requests import JobRequest
+from airflow_provider_osai.sandbox.leases import Leases, lent
 from airflow_provider_osai.sandbox.records import JobProblem, JobRecord, JobStopped, Outcome, Refused
 from airflow_provider_osai.sandbox.scripts import Script
 from airflow_provider_osai.sandbox.store import Store
@@ -50,6 +52,7 @@ class Jobs:
         new_id: Callable[[], str],
     ) -> None:
         self._work, self._store, self._lock, self._clock, self._new_id = work, store, lock, clock, new_id
+        self.leases = Leases()
         self.on_end: Callable[[JobRecord], None] = lambda _: None
         self._all: dict[str, JobRecord] = {}
         self._by_reference: dict[tuple[JobKind, str], list[JobRecord]] = {}
@@ -60,17 +63,17 @@ class Jobs:
         self._pool: Pool[JobRecord] = Pool(workers, self._run, "osai-worker")
         for _, job in store.load(JobRecord):
             self._remember(job)
-            if job.script.timing == "work" and not job.is_terminal and not job.stopped:
+            if job.is_worked_on and not job.is_terminal and not job.stopped:
                 job.start_over()
 
     def resume(self) -> None:
         """Go on with the jobs that an earlier process left: queue them, let the clock run. Twice is harmless."""
         with self._lock:
-            left = [job for job in self._all.values() if job.script.timing == "work" and not job.is_terminal]
+            left = [job for job in self._all.values() if job.is_worked_on and not job.is_terminal]
             for job in left:
                 if job.stopped:
                     self._end(job, CANCELLED)
-            if self._due:
+            if any(not job.is_terminal and not job.is_worked_on for job in self._all.values()):
                 self._tick_from_now_on()
         for job in left:
             self._pool.put(job)
@@ -88,9 +91,9 @@ class Jobs:
                 self._end(job, self._made_up(job))
             else:
                 self._store.keep(job)
-            if script.timing == "seconds":
+            if script.timing == "seconds" or job.is_lease:
                 self._tick_from_now_on()
-        if script.timing == "work":
+        if job.is_worked_on:
             self._pool.put(job)
         return job
 
@@ -131,8 +134,8 @@ class Jobs:
             job = self.get(kind, job_id)
             if not job.is_terminal:
                 job.stopped = True
-                if job.state is JobState.QUEUED or job.script.timing != "work":
-                    self._end(job, CANCELLED)
+                if job.state is JobState.QUEUED or not job.is_worked_on:
+                    self._end(job, replace(CANCELLED, result=job.result))
                 else:
                     self._store.keep(job)
             return job
@@ -143,7 +146,7 @@ class Jobs:
             job = self._all.get(job_id)
             if job is None:
                 raise Refused(404, f"there is no job {job_id}")
-            if job.script.timing == "work":
+            if job.is_worked_on:
                 raise Refused(409, f"job {job_id} is really worked on; it ends by itself")
             self._end(job, self._made_up(job))
             return job
@@ -154,8 +157,17 @@ class Jobs:
             return any(not job.is_terminal and dataset_id in datasets_of(job.request) for job in self._all.values())
 
     def tick(self) -> None:
-        """End the jobs whose time is up."""
+        """End the jobs whose time is up, and lend devices to those who wait for one."""
         with self._lock:
+            for job in self.leases.over(self._clock()):
+                self._end(job, self._made_up(job))
+            for job in self.leases.due():
+                outcome = self._made_up(job)
+                if outcome.state is JobState.SUCCEEDED:
+                    lent(job, outcome, self._clock())
+                    self._store.keep(job)
+                else:
+                    self._end(job, outcome)
             while self._due and self._due[0][0] <= self._clock():
                 job = heapq.heappop(self._due)[2]
                 self._end(job, self._made_up(job))
@@ -166,6 +178,7 @@ class Jobs:
             for job in self._all.values():
                 job.stopped = True
             self._all, self._by_reference, self._due = {}, {}, []
+            self.leases.clear()
 
     def close(self) -> None:
         """Forget all jobs and stop the threads."""
@@ -190,6 +203,8 @@ class Jobs:
         self._all[job.id] = job
         if job.reference:
             self._by_reference.setdefault((job.kind, job.reference), []).append(job)
+        if job.is_lease and not job.is_terminal:
+            self.leases.add(job)
         if job.script.timing == "seconds" and not job.is_terminal:
             heapq.heappush(self._due, (job.created_at + job.script.seconds, next(self._order), job))
 
@@ -208,7 +223,7 @@ class Jobs:
                 if outcome.effect:
                     outcome.effect()
                 job.state, job.message, job.result = outcome.state, outcome.message, outcome.result
-                job.finished_at = self._clock()
+                job.finished_at = min(self._clock(), job.lease_ends or math.inf)
                 if job.state is JobState.SUCCEEDED:
                     job.progress = 1.0
                 self._store.keep(job)
@@ -238,6 +253,8 @@ class Jobs:
             return Outcome(job.state, job.message, job.result)
         if job.script.end not in (None, JobState.SUCCEEDED):
             return forced(job, job.script.end)
+        if job.is_lease and job.state is JobState.RUNNING:
+            return Outcome(message=job.message, result=job.result)
         try:
             return _scripted(job, self._work.simulate(job))
         except (JobProblem, Refused) as problem:

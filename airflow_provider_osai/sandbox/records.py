@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from airflow_provider_osai.api.models import TERMINAL_STATES, JobKind, JobState
-from airflow_provider_osai.api.requests import JobRequest
+from airflow_provider_osai.api.requests import DeviceRentalRequest, JobRequest
 from airflow_provider_osai.sandbox.scripts import Script
 
 __all__ = [
@@ -165,6 +165,23 @@ class JobRecord:
     def is_terminal(self) -> bool:
         """Whether the job has ended."""
         return self.state in TERMINAL_STATES
+
+    @property
+    def is_lease(self) -> bool:
+        """Whether a device is lent by the clock, rather than work done or an end scripted."""
+        return self.kind is JobKind.DEVICE_RENTAL and self.script.timing == "work"
+
+    @property
+    def is_worked_on(self) -> bool:
+        """Whether a worker does the job."""
+        return self.script.timing == "work" and not self.is_lease
+
+    @property
+    def lease_ends(self) -> float | None:
+        """When a lease that has begun is over, in seconds since the epoch."""
+        if not self.is_lease or self.started_at is None:
+            return None
+        return self.started_at + cast("DeviceRentalRequest", self.request).duration
 
     def start_over(self) -> None:
         """Wait in the queue again, as if nobody had worked on the job."""

@@ -30,8 +30,9 @@ class Script(BaseModel):
     """How jobs go that are submitted from now on. Everything but ``work`` is simulated, and the job says so.
 
     :param kind: the kind of job; all kinds if left out.
-    :param timing: ``work`` does the real work, ``immediate`` ends at submission, ``reads`` keeps the job running for
-        so many reads of it, ``seconds`` for so many seconds of the sandbox's clock.
+    :param timing: ``work`` does the real work, or lends a device, for which a rental waits *reads* reads first;
+        ``immediate`` ends at submission, ``reads`` keeps the job running for so many reads of it, ``seconds`` for so
+        many seconds of the sandbox's clock.
     :param end: the state it ends in, without doing the work; ``succeeded`` if left out.
     :param message: what an ended job says.
     :param metrics: laid over the metrics of the result.
@@ -54,7 +55,7 @@ class Script(BaseModel):
     @property
     def counts_reads(self) -> bool:
         """Whether how a job goes or looks depends on how often it was read."""
-        return self.timing == "reads" or self.word_reads is not None
+        return self.timing == "reads" or self.reads > 0 or self.word_reads is not None
 
     @model_validator(mode="after")
     def _ends(self) -> Self:
