@@ -1,0 +1,185 @@
+"""Devices: rent one, give it back, and both around the tasks that use it. See docs/devices.md."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import TaskDeferred, TriggerRule, XComArg
+
+from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiError
+from airflow_provider_osai.api.requests import DeviceRentalRequest
+from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.jobs.flow import Flow, run
+from airflow_provider_osai.jobs.lease import release
+from airflow_provider_osai.operators.base import OsaiFlowOperator
+from airflow_provider_osai.operators.job import OsaiJobOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_osai.api.calls import Calls
+
+__all__ = ["OsaiReleaseDeviceOperator", "OsaiRentDeviceOperator", "rented_device"]
+
+NOTHING = ("", "None", "null")
+"""What a template leaves of a missing XCom."""
+
+
+class OsaiRentDeviceOperator(OsaiJobOperator):
+    """Rents a device, and comes back when it is ready. Returns also ``device_id``, ``reference``, ``expires_at``.
+
+    Use it through :func:`rented_device`, which gives the device back whatever happens. That OSAI rents devices is
+    documented (docs.onestepai.com/getting_started/three_main_actions); the call itself is assumed. If the task fails,
+    or is killed, marked or cleared before the device is ready, it gives the device back by itself. Before it asks for
+    one, it pushes the XCom ``reference``, under which a release finds a lease whose id never came back.
+
+    ``wait_for_completion``, ``use_webhook`` and ``cancel_on_kill`` mean nothing here and are refused: a lease completes
+    when it is over. Further arguments: see ``OsaiJobOperator``.
+
+    :param device: which device. The names that OSAI knows are not described.
+    :param duration: how long at the most, as a timedelta or in seconds; OSAI itself ends the lease then.
+    :raises OsaiJobFailed: if OSAI has no such device, or the lease was over before this task saw it.
+    """
+
+    until_ready = True
+    template_fields = ("device", "duration", *OsaiJobOperator.template_fields)
+
+    def __init__(self, *, device: str, duration: timedelta | float | str, **kwargs: Any) -> None:
+        super().__init__(wait_for_completion=True, use_webhook=False, cancel_on_kill=True, **kwargs)
+        self.device = device
+        self.duration = duration
+
+    def build_request(self) -> DeviceRentalRequest:
+        """Return the rental to ask for; a part of a second counts as a whole one."""
+        return DeviceRentalRequest(device=self.device, duration=_whole_seconds(self.duration))
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Rent a device, or adopt the lease of an earlier try."""
+        with self._released_if_failed(context):
+            return super().execute(context) | {"reference": self._recall(context, "reference")}
+
+    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
+        """Go on after the trigger fired."""
+        with self._released_if_failed(context):
+            return super().execute_complete(context, event) | {"reference": self._recall(context, "reference")}
+
+    def _announce(self, context: Context, reference: str) -> None:
+        context["ti"].xcom_push(key="reference", value=reference)
+
+    @contextmanager
+    def _released_if_failed(self, context: Context) -> Iterator[None]:
+        """Give back what is rented if this task does not end well: Airflow may run no teardown then."""
+        try:
+            yield
+        except TaskDeferred:
+            raise
+        except BaseException:
+            self._give_back(context)
+            raise
+
+    def _give_back(self, context: Context) -> None:
+        try:
+            job_id = self._job[1] if self._job else self._recall(context, "job_id")
+            reference = self._recall(context, "reference")
+            if job_id or reference:
+                with self.hook.get_conn() as client:
+                    run(release(client.calls, job_id, reference, self.log.info), client.send)
+        except Exception as error:  # noqa: BLE001 - the task's own error is the one to be raised
+            said = str(error) if isinstance(error, OsaiError) else type(error).__name__
+            self.log.error("The device may be rented on, until its duration is over; look into the portal: %s", said)
+
+
+class OsaiReleaseDeviceOperator(OsaiFlowOperator):
+    """Gives a device back. Returns ``released``: the ids of the rentals that it ended.
+
+    Nothing to give back is a success, with a line in the log: over already, unknown to OSAI, never rented. A lease that
+    goes on is none. The call is assumed.
+
+    :param job_id: the rental's id; may be missing if *reference* is there.
+    :param reference: what it was rented under; all leases under it are ended.
+    :param retries: of the task; more than others have, since what is not released costs money.
+    :param retry_delay: between two of them.
+    :raises OsaiUnreachable: if OSAI gives no answer.
+    :raises OsaiJobLost: if the lease goes on a minute after it was told to end.
+    :raises AirflowFailException: if this OSAI cannot end a lease (``device_rental.cancel`` is bound to null); the
+        message says when it ends by itself.
+    """
+
+    template_fields = ("job_id", "reference", *OsaiFlowOperator.template_fields)
+
+    def __init__(
+        self,
+        *,
+        job_id: str | XComArg | None = None,
+        reference: str | XComArg | None = None,
+        retries: int = 10,
+        retry_delay: timedelta = timedelta(seconds=30),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
+        self.job_id = job_id
+        self.reference = reference
+
+    def build_flow(self, calls: Calls) -> Flow[dict[str, Any]]:
+        """Return the release."""
+        ended = yield from release(calls, _given(self.job_id), _given(self.reference), self.log.info)
+        return {"released": ended}
+
+
+@contextmanager
+def rented_device(
+    device: str,
+    *,
+    duration: timedelta | float | str,
+    name: str = "device",
+    osai_conn_id: str = OsaiHook.default_conn_name,
+    **rent: Any,
+) -> Iterator[XComArg]:
+    """Rent a device for the tasks of this block: ``rent_<name>`` before them, ``release_<name>`` after them.
+
+    They are Airflow's setup and teardown. The release runs whatever becomes of the block and of the rent.
+
+    :param device: which device.
+    :param duration: how long at the most; the release comes sooner.
+    :param name: of this rental, if a Dag or task group has several.
+    :param osai_conn_id: the connection's id, for both tasks.
+    :param rent: further arguments of ``OsaiRentDeviceOperator``, such as ``deferrable`` or ``retries``.
+    :return: the rent's output: ``device["device_id"]``, ``device["job_id"]``, or as a whole a dict of both and more.
+    """
+    taking = OsaiRentDeviceOperator(
+        task_id=f"rent_{name}", device=device, duration=duration, osai_conn_id=osai_conn_id, **rent
+    )
+    giving = OsaiReleaseDeviceOperator(
+        task_id=f"release_{name}",
+        job_id=XComArg(taking, "job_id"),
+        reference=XComArg(taking, "reference"),
+        osai_conn_id=osai_conn_id,
+    )
+    giving.as_teardown(setups=taking)
+    # As a teardown it would not run if the rent failed, and a worker that is killed with SIGKILL releases nothing.
+    giving.trigger_rule = TriggerRule.ALL_DONE
+    before = set(taking.dag.task_dict)
+    yield taking.output
+    block = {task_id: task for task_id, task in taking.dag.task_dict.items() if task_id not in before}
+    for task in block.values():
+        if not block.keys() & task.upstream_task_ids:
+            taking.set_downstream(task)
+        if not block.keys() & task.downstream_task_ids:
+            giving.set_upstream(task)
+
+
+def _whole_seconds(duration: timedelta | float | str) -> int:
+    try:
+        return math.ceil(duration.total_seconds() if isinstance(duration, timedelta) else float(duration))
+    except (TypeError, ValueError, OverflowError):
+        msg = f"duration = {duration!r}: a timedelta or a number of seconds is needed"
+        raise OsaiArgumentError(msg) from None
+
+
+def _given(value: Any) -> str | None:
+    text = str(value).strip()
+    return None if text in NOTHING else text
