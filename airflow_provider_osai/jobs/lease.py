@@ -18,7 +18,7 @@ KIND: Final = JobKind.DEVICE_RENTAL
 OVER: Final = frozenset({404, 409, 410})
 """How OSAI may say that there is nothing left to end."""
 PAUSES: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-"""Seconds between the looks at a lease that was told to end, until it is over."""
+"""Seconds after which a lease that was told to end, and goes on, is told so again."""
 
 
 def release(
@@ -91,12 +91,12 @@ def _end(calls: Calls, job: Job) -> Flow[None]:
             f"The lease ends by itself {f'at {until}' if until else 'when its duration is over'}, and costs until then"
         )
         raise OsaiContractError(msg)
-    try:
-        yield calls.cancel_job(KIND, job.id)
-    except OsaiRequestError as error:
-        if error.status not in OVER:
-            raise
     for pause in PAUSES:
+        try:
+            yield calls.cancel_job(KIND, job.id)
+        except OsaiRequestError as error:
+            if error.status not in OVER:
+                raise
         try:
             job = yield from look(calls, KIND, job.id)
         except OsaiJobLost:

@@ -6,105 +6,65 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from airflow.providers.common.compat.sdk import TaskDeferred, TriggerRule, XComArg
+from airflow.providers.common.compat.sdk import TriggerRule, XComArg
 
-from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiError
+from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.api.requests import DeviceRentalRequest
 from airflow_provider_osai.hooks.osai import OsaiHook
-from airflow_provider_osai.jobs.flow import Flow, run
 from airflow_provider_osai.jobs.lease import release
 from airflow_provider_osai.operators.base import OsaiFlowOperator
-from airflow_provider_osai.operators.job import OsaiJobOperator
+from airflow_provider_osai.operators.lease import OsaiLeaseOperator
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
-
     from airflow_provider_osai.api.calls import Calls
+    from airflow_provider_osai.jobs.flow import Flow
 
 __all__ = ["OsaiReleaseDeviceOperator", "OsaiRentDeviceOperator", "rented_device"]
 
-NOTHING = ("", "None", "null")
+NOTHING: Final = ("", "None", "null")
 """What a template leaves of a missing XCom."""
+PERSISTENT: Final[dict[str, Any]] = {"retries": 10, "retry_delay": timedelta(seconds=30)}
+"""How a release is retried if nothing else is said, whatever the Dag's defaults: what it leaves costs money."""
 
 
-class OsaiRentDeviceOperator(OsaiJobOperator):
-    """Rents a device, and comes back when it is ready. Returns also ``device_id``, ``reference``, ``expires_at``.
+class OsaiRentDeviceOperator(OsaiLeaseOperator):
+    """Rents a device, and comes back when it is ready. Returns also ``device_id``, ``expires_at`` and ``reference``.
 
     Use it through :func:`rented_device`, which gives the device back whatever happens. That OSAI rents devices is
     documented (docs.onestepai.com/getting_started/three_main_actions); the call itself is assumed. If the task fails,
-    or is killed, marked or cleared before the device is ready, it gives the device back by itself. Before it asks for
-    one, it pushes the XCom ``reference``, under which a release finds a lease whose id never came back.
-
-    ``wait_for_completion``, ``use_webhook`` and ``cancel_on_kill`` mean nothing here and are refused: a lease completes
-    when it is over. Further arguments: see ``OsaiJobOperator``.
+    or is killed, marked or cleared before the device is ready, it gives the device back by itself. Further arguments:
+    see ``OsaiJobOperator``; ``wait_for_completion``, ``use_webhook`` and ``cancel_on_kill`` are refused.
 
     :param device: which device. The names that OSAI knows are not described.
-    :param duration: how long at the most, as a timedelta or in seconds; OSAI itself ends the lease then.
-    :raises OsaiJobFailed: if OSAI has no such device, or the lease was over before this task saw it.
+    :param duration: how long at the most, as a timedelta or in seconds, rounded up to whole ones; OSAI itself ends the
+        lease then.
     """
 
-    until_ready = True
-    template_fields = ("device", "duration", *OsaiJobOperator.template_fields)
+    template_fields = ("device", "duration", *OsaiLeaseOperator.template_fields)
 
     def __init__(self, *, device: str, duration: timedelta | float | str, **kwargs: Any) -> None:
-        super().__init__(wait_for_completion=True, use_webhook=False, cancel_on_kill=True, **kwargs)
+        super().__init__(**kwargs)
         self.device = device
         self.duration = duration
 
     def build_request(self) -> DeviceRentalRequest:
-        """Return the rental to ask for; a part of a second counts as a whole one."""
+        """Return the rental to ask for."""
         return DeviceRentalRequest(device=self.device, duration=_whole_seconds(self.duration))
-
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Rent a device, or adopt the lease of an earlier try."""
-        with self._released_if_failed(context):
-            return super().execute(context) | {"reference": self._recall(context, "reference")}
-
-    def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
-        """Go on after the trigger fired."""
-        with self._released_if_failed(context):
-            return super().execute_complete(context, event) | {"reference": self._recall(context, "reference")}
-
-    def _announce(self, context: Context, reference: str) -> None:
-        context["ti"].xcom_push(key="reference", value=reference)
-
-    @contextmanager
-    def _released_if_failed(self, context: Context) -> Iterator[None]:
-        """Give back what is rented if this task does not end well: Airflow may run no teardown then."""
-        try:
-            yield
-        except TaskDeferred:
-            raise
-        except BaseException:
-            self._give_back(context)
-            raise
-
-    def _give_back(self, context: Context) -> None:
-        try:
-            job_id = self._job[1] if self._job else self._recall(context, "job_id")
-            reference = self._recall(context, "reference")
-            if job_id or reference:
-                with self.hook.get_conn() as client:
-                    run(release(client.calls, job_id, reference, self.log.info), client.send)
-        except Exception as error:  # noqa: BLE001 - the task's own error is the one to be raised
-            said = str(error) if isinstance(error, OsaiError) else type(error).__name__
-            self.log.error("The device may be rented on, until its duration is over; look into the portal: %s", said)
 
 
 class OsaiReleaseDeviceOperator(OsaiFlowOperator):
     """Gives a device back. Returns ``released``: the ids of the rentals that it ended.
 
     Nothing to give back is a success, with a line in the log: over already, unknown to OSAI, never rented. A lease that
-    goes on is none. The call is assumed.
+    goes on is none. If nothing else is said, the task has 10 retries, half a minute apart. That OSAI rents devices is
+    documented (docs.onestepai.com/getting_started/three_main_actions); the call that ends a lease is assumed.
 
     :param job_id: the rental's id; may be missing if *reference* is there.
     :param reference: what it was rented under; all leases under it are ended.
-    :param retries: of the task; more than others have, since what is not released costs money.
-    :param retry_delay: between two of them.
     :raises OsaiUnreachable: if OSAI gives no answer.
-    :raises OsaiJobLost: if the lease goes on a minute after it was told to end.
+    :raises OsaiJobLost: if a lease goes on a minute after it was told to end.
     :raises AirflowFailException: if this OSAI cannot end a lease (``device_rental.cancel`` is bound to null); the
         message says when it ends by itself.
     """
@@ -112,15 +72,9 @@ class OsaiReleaseDeviceOperator(OsaiFlowOperator):
     template_fields = ("job_id", "reference", *OsaiFlowOperator.template_fields)
 
     def __init__(
-        self,
-        *,
-        job_id: str | XComArg | None = None,
-        reference: str | XComArg | None = None,
-        retries: int = 10,
-        retry_delay: timedelta = timedelta(seconds=30),
-        **kwargs: Any,
+        self, *, job_id: str | XComArg | None = None, reference: str | XComArg | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(retries=retries, retry_delay=retry_delay, **kwargs)
+        super().__init__(**PERSISTENT | kwargs)
         self.job_id = job_id
         self.reference = reference
 
@@ -160,7 +114,7 @@ def rented_device(
         osai_conn_id=osai_conn_id,
     )
     giving.as_teardown(setups=taking)
-    # As a teardown it would not run if the rent failed, and a worker that is killed with SIGKILL releases nothing.
+    # As teardowns are, it would not run if the rent failed; but a worker that is killed by SIGKILL releases nothing.
     giving.trigger_rule = TriggerRule.ALL_DONE
     before = set(taking.dag.task_dict)
     yield taking.output

@@ -89,6 +89,7 @@ def test_every_module_and_class_that_is_named_exists():
         "__init__",
         "base",
         "job",
+        "lease",
         "ledger",
         "storage",
         "upload",

@@ -27,6 +27,7 @@ ARGUMENTS = {
     "cancel_on_kill": False,
     "shortest_interval": 0.5,
     "version": 1,
+    "until_ready": False,
 }
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 """Triggers as released versions wrote them. Never change one; add one when the arguments change."""

@@ -14,6 +14,7 @@ import pytest
 import airflow_provider_osai
 from airflow_provider_osai.operators.base import OsaiFlowOperator, OsaiOperator, OsaiTransferOperator
 from airflow_provider_osai.operators.job import OsaiJobOperator
+from airflow_provider_osai.operators.lease import OsaiLeaseOperator
 from airflow_provider_osai.sensors.job import OsaiJobSensor
 from tests.conftest import ROOT
 
@@ -22,7 +23,7 @@ MODULES = [
     for _, name, _ in pkgutil.walk_packages(airflow_provider_osai.__path__, "airflow_provider_osai.")
     if not name.endswith("__main__")
 ]
-BASES = (OsaiOperator, OsaiFlowOperator, OsaiTransferOperator, OsaiJobOperator)
+BASES = (OsaiOperator, OsaiFlowOperator, OsaiTransferOperator, OsaiJobOperator, OsaiLeaseOperator)
 LONGEST_MODULE = 300
 
 
@@ -121,7 +122,9 @@ class TestConcreteOperators:
         assert cls.__name__ in (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("cls", [OsaiOperator, OsaiJobOperator, OsaiJobSensor], ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize(
+    "cls", [OsaiOperator, OsaiJobOperator, OsaiLeaseOperator, OsaiJobSensor], ids=lambda cls: cls.__name__
+)
 def test_the_bases_only_assign_too(cls):
     """The rule is for all."""
     assert_only_assigns(cls)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from airflow_provider_osai.api.requests import DeviceRentalRequest
+from airflow_provider_osai.api.requests import TrainingRequest
 from airflow_provider_osai.sandbox import Sandbox
 from airflow_provider_osai.sandbox.records import Refused
 from airflow_provider_osai.sandbox.scripts import Script
@@ -65,6 +65,7 @@ def test_dropped_connections_are_recorded_without_a_status(api):
 
 def test_unknown_state_shows_a_word_that_no_contract_binds(api):
     """The job itself is as it was."""
+    api.sandbox.control.script(timing="immediate")
     job = submitted(api)
     api.ended("DeviceRentals", job["id"])
     api.sandbox.control.fault("unknown_state", "device_rental.get", word="Meditating")
@@ -187,8 +188,9 @@ def test_a_job_ends_when_control_says_so(api):
 def test_control_ends_no_job_that_is_not_there_or_really_worked_on(api):
     """A worker's job ends by itself."""
     assert httpx.post(f"{api.sandbox.portal_url}/sandbox/jobs/none/end").status_code == 404
+    request = TrainingRequest(dataset_ids=api.dataset(), model_name="m")
     with api.sandbox.state.lock:  # no worker gets to it meanwhile
-        job = api.sandbox.state.submit(DeviceRentalRequest(**RENTAL), Script())
+        job = api.sandbox.state.submit(request, Script())
         with pytest.raises(Refused, match="ends by itself"):
             api.sandbox.control.end(job.id)
 

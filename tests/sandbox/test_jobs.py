@@ -17,8 +17,8 @@ KIND = JobKind.DEVICE_RENTAL
 
 def test_job_waits_in_the_queue_until_a_worker_is_free(state):
     """Without a free worker a job stays queued, however often it is read."""
-    job = state.submit(RENTAL)
-    assert {state.jobs.read(KIND, job.id).state for _ in range(5)} == {JobState.QUEUED}
+    job = state.submit(TrainingRequest(dataset_ids=state.datasets.create("d").id, model_name="m"))
+    assert {state.jobs.read(JobKind.TRAINING, job.id).state for _ in range(5)} == {JobState.QUEUED}
 
 
 def test_job_by_reads_runs_for_so_many_reads_and_then_ends(state):

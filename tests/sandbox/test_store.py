@@ -227,13 +227,13 @@ class TestJobs:
     def test_job_whose_cancelling_was_asked_for_never_succeeds(self, kept):
         """Also if no worker had noticed yet, and without a worker now."""
         with kept() as state:
-            job = state.submit(RENTAL)
+            job = state.submit(TrainingRequest(dataset_ids=state.datasets.create("d").id, model_name="m"))
             state.jobs._start(job)  # as a worker does, who is then killed
-            state.jobs.cancel(KIND, job.id)
+            state.jobs.cancel(job.kind, job.id)
             assert job.state is JobState.RUNNING
         with kept() as state:
             state.jobs.resume()
-            assert state.jobs.get(KIND, job.id).state is JobState.CANCELLED
+            assert state.jobs.get(job.kind, job.id).state is JobState.CANCELLED
 
     def test_job_that_is_locked_by_work_is_so_after_the_restart(self, kept):
         """Its dataset cannot be deleted under it."""
@@ -248,6 +248,7 @@ class TestJobs:
         """Even if its time was up before."""
         with kept() as state:
             job = state.submit(RENTAL, Script(**details), webhook_url=receiver.url)
+            state.jobs.tick()
         clock.now += 61
         with kept(workers=1) as state, Sandbox(state=state):
             assert receiver.taken.get(timeout=20) == {"id": job.id, "kind": "device_rental", "status": "succeeded"}
@@ -256,12 +257,13 @@ class TestJobs:
     def test_status_word_that_counts_reads_goes_on_counting(self, kept):
         """Three reads are three, with a restart between them; the job itself waits in the queue again."""
         with kept() as state:
-            job = state.submit(RENTAL, Script(word="Pondering", word_reads=2))
+            request = TrainingRequest(dataset_ids=state.datasets.create("d").id, model_name="m")
+            job = state.submit(request, Script(word="Pondering", word_reads=2))
             state.jobs._start(job)  # as a worker does, who is then killed
-            state.jobs.read(KIND, job.id)
+            state.jobs.read(job.kind, job.id)
         with kept() as state:
-            assert state.jobs.get(KIND, job.id).state is JobState.QUEUED
-            assert [state.jobs.read(KIND, job.id).reads for _ in range(2)] == [2, 3]
+            assert state.jobs.get(job.kind, job.id).state is JobState.QUEUED
+            assert [state.jobs.read(job.kind, job.id).reads for _ in range(2)] == [2, 3]
 
 
 class TestFolder:

@@ -225,6 +225,8 @@ def seen(state, dataset_id):
 
 def test_device_rental_is_simulated_and_says_so(trained):
     """There are no devices in a sandbox."""
-    job = trained.run("DeviceRentals", device="jetson-nano", duration=60)
+    rental = trained.ok("POST", "/DeviceRentals", json={"device": "jetson-nano", "duration": 60})
+    job = trained.ok("GET", f"/DeviceRentals/{rental['id']}")
+    assert job["status"] == "running"
     assert job["result"]["deviceId"]
     assert "simulated" in job["message"]
