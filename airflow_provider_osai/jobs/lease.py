@@ -32,14 +32,16 @@ def release(
     :raises OsaiContractError: if this OSAI cannot end a lease, or cannot tell whether there is one.
     :raises OsaiJobLost: if a lease goes on a minute after it was told to end.
     """
-    rented = [job_id] if job_id else []
+    rented: dict[str, Job | None] = {job_id: None} if job_id else {}
     if reference:
-        rented += yield from _rented_under(calls, reference, known=job_id is not None)
+        jobs = yield from _rented_under(calls, reference, known=job_id is not None)
+        rented |= {job.id: job for job in jobs}
     if not rented:
         note("No device was rented, so there is nothing to release")
     ended = []
-    for one in dict.fromkeys(rented):
-        job = yield from _settled(calls, one)
+    for one, listed in rented.items():
+        # An OSAI that lists it knows it, whatever it says of it by its id.
+        job = (yield from _settled(calls, one)) or listed
         if job is None:
             note(f"OSAI does not know {KIND} job {one} (any more): there is nothing to release")
         elif job.is_terminal:
@@ -51,8 +53,8 @@ def release(
     return ended
 
 
-def _rented_under(calls: Calls, reference: str, *, known: bool) -> Flow[list[str]]:
-    """Return the ids of the leases under the reference. Where no id is known, OSAI gets the time to show one."""
+def _rented_under(calls: Calls, reference: str, *, known: bool) -> Flow[list[Job]]:
+    """Return the leases under the reference. Where no id is known, OSAI gets the time to show one."""
     left = 0.0 if known else SETTLING
     while True:
         jobs = yield from find(calls, KIND, reference)
@@ -63,7 +65,7 @@ def _rented_under(calls: Calls, reference: str, *, known: bool) -> Flow[list[str
             )
             raise OsaiContractError(msg)
         if jobs or left <= 0:
-            return [job.id for job in jobs or ()]
+            return jobs or []
         pause = min(left, SETTLING_LOOKS)
         left -= pause
         yield Sleep(pause)

@@ -37,12 +37,17 @@ class OsaiLeaseOperator(OsaiJobOperator):
     def execute(self, context: Context) -> dict[str, Any]:
         """Take a lease, or adopt that of an earlier try."""
         with self._released_if_failed(context):
-            return super().execute(context) | {"reference": self._recall(context, "reference")}
+            return self._taken(super().execute(context), context)
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Go on after the trigger fired."""
         with self._released_if_failed(context):
-            return super().execute_complete(context, event) | {"reference": self._recall(context, "reference")}
+            return self._taken(super().execute_complete(context, event), context)
+
+    def _taken(self, told: dict[str, Any], context: Context) -> dict[str, Any]:
+        """Return what the task hands on, unless it was killed since the last look: the lease is over then."""
+        self._go_on()
+        return told | {"reference": self._recall(context, "reference")}
 
     def _announce(self, context: Context, reference: str) -> None:
         context["ti"].xcom_push(key="reference", value=reference)

@@ -11,12 +11,19 @@ from airflow.sdk import DAG, TaskGroup, TriggerRule, task
 from airflow.sdk.bases.operator import BaseOperator
 
 from airflow_provider_osai.api.errors import OsaiJobCancelled, OsaiJobFailed, OsaiJobTimeout
+from airflow_provider_osai.jobs import lease
 from airflow_provider_osai.jobs.event import JobEvent, Outcome
 from airflow_provider_osai.operators.device import (
     OsaiReleaseDeviceOperator,
     OsaiRentDeviceOperator,
     rented_device,
 )
+
+
+@pytest.fixture(autouse=True)
+def quickly(monkeypatch):
+    """Let OSAI show at once what was rented; ten seconds in earnest."""
+    monkeypatch.setattr(lease, "SETTLING", 0.1)
 
 
 @pytest.fixture
@@ -131,6 +138,15 @@ class TestRent:
         operator = rent()
         sleep = operator._sleep
         monkeypatch.setattr(operator, "_sleep", lambda seconds: (operator.on_kill(), sleep(seconds)))
+        with pytest.raises(OsaiJobCancelled, match="killed"):
+            operator.execute(context)
+        assert rentals() == ["cancelled"]
+
+    def test_killed_at_the_last_moment_it_does_not_succeed(self, rent, context, rentals, monkeypatch):
+        """The kill has ended the lease, after the task saw it run."""
+        operator = rent()
+        conclude = operator._conclude
+        monkeypatch.setattr(operator, "_conclude", lambda *args: (conclude(*args), operator.on_kill())[0])
         with pytest.raises(OsaiJobCancelled, match="killed"):
             operator.execute(context)
         assert rentals() == ["cancelled"]

@@ -107,6 +107,11 @@ class TestRelease:
         assert self.released(play, calls) == []
         assert sum(play.slept) == 10.0
 
+    def test_one_that_is_listed_is_ended_even_if_osai_does_not_know_its_id(self, play, calls):
+        """Two answers that cannot both be true: better ended twice than not at all."""
+        play.answers = {LIST: [[ACTIVE]], GET: [GONE], CANCEL: [None]}
+        assert self.released(play, calls) == ["7"]
+
     def test_a_list_may_lag_when_nothing_else_is_known(self, play, calls):
         """Ten seconds, as for a retry of the rent."""
         play.answers = {LIST: [[], [], [ACTIVE]], GET: [ACTIVE, lease("cancelled")], CANCEL: [None]}
