@@ -144,6 +144,10 @@ class AirflowClient:
         """Mark a task as ``success``, ``failed`` or ``skipped``; a running one is ended."""
         self._send("PATCH", _task(dag_id, run_id, task_id), {"new_state": state}, map_index=map_index)
 
+    def set_run_state(self, dag_id: str, run_id: str, state: str) -> None:
+        """Mark a run, for instance ``failed``."""
+        self._send("PATCH", _run(dag_id, run_id), {"state": state})
+
     def clear(self, dag_id: str, run_id: str, *task_ids: str, downstream: bool = False) -> None:
         """Let tasks of a run run again, all of them if none is named.
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-LANES = (("whole", "fleet"), ("crash", "faults"))
+LANES = (("whole", "fleet"), ("crash", "faults", "leases"))
 COUNTS = ("doubled", "lost", "left_running", "wrong_result")
 
 
@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     with ThreadPoolExecutor(len(lanes)) as pool:
         total = sum(pool.map(lane, lanes), Counter())
     # What kept a matrix from judging counts as judged wrong.
-    total["wrong_result"] += total["not_killed"] + total["broken"]
+    total["wrong_result"] += total["not_killed"] + total["not_met"] + total["broken"]
     counts = {name: total[name] for name in COUNTS}
     line = {"cases": total["cases"], **counts, "seconds": round(time.monotonic() - started, 1)}
     sys.stdout.write(json.dumps(line) + "\n")

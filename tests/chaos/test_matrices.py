@@ -58,3 +58,17 @@ def test_the_matrix_notices_a_fault_that_nobody_meets():
     found = json.loads(done.stdout.splitlines()[-1])
     assert found.pop("not_met") == 1
     assert not any(found.values()), found
+
+
+def test_a_device_is_given_back_wherever_its_tasks_are_killed_or_failed():
+    """A share of the cells, always the same."""
+    counts = run("leases", "kills", "40")
+    counts |= {"cases": counts["cases"] + run("leases", "faults", "10")["cases"]}
+    assert counts.pop("cases") == 50
+    counts.pop("seconds")
+    assert not any(counts.values()), counts
+
+
+def test_the_matrix_notices_a_device_that_nobody_gives_back():
+    """It can fail."""
+    assert run("leases", "kills", "8", "forget")["left_running"] > 0

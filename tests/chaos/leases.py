@@ -1,0 +1,250 @@
+"""The lease matrix: a device is rented and released, and killed or failed at every step of both.
+
+``python -m tests.chaos.leases [kills] [faults] [forget]`` prints what went wrong and, last, a line of JSON that counts
+what must not be: a second lease that runs, a device that is said to be there and is not, a lease that runs after its
+release, or after a rent that was killed politely and so had to release by itself. With ``forget`` nothing is released,
+which must be noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import multiprocessing
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tests.chaos import faults
+from tests.chaos.crash import Hook, Store, in_child
+
+from tests.chaos.world import LIVE, Files, Osai, TaskInstance, report, sandbox  # isort: skip - makes Airflow a home
+
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_provider_osai.operators.device import OsaiReleaseDeviceOperator, OsaiRentDeviceOperator
+
+READS = 2
+"""Reads of a lease until it runs."""
+TIMES = 2
+"""How often in a row a fault hits."""
+CALL = "device_rental"
+RENT = (
+    "after xcom.reference",
+    "before intent",
+    "after intent",
+    f"before {CALL}.submit",
+    f"after {CALL}.submit",
+    "before kept",
+    "after kept",
+    "after xcom.job_id",
+    f"before {CALL}.get",
+    f"after {CALL}.get",
+    "after defer",
+    "before complete",
+    "after complete",
+)
+RELEASE = tuple(f"{when} {CALL}.{call}" for call in ("list", "get", "cancel") for when in ("before", "after"))
+WITHOUT_A_WORKER = ("after defer", "before complete", "after complete")
+"""Where no process of the task is there to be asked to end, or none that still does anything."""
+KILLS = (signal.SIGKILL, signal.SIGTERM)
+RENT_CALLS = (*((call, False) for call in ("auth.sign_in", f"{CALL}.submit", f"{CALL}.list")),
+              *((f"{CALL}.get", deferrable) for deferrable in (True, False)))  # fmt: skip
+RELEASE_CALLS = (f"{CALL}.list", f"{CALL}.get", f"{CALL}.cancel")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One cell: what befalls which of the two tasks, and where.
+
+    :param where: a point for a kill, an endpoint for a fault.
+    :param retried: whether the rent has a retry left; if not, its release comes at once.
+    """
+
+    what: str
+    task: str
+    where: str
+    deferrable: bool
+    remembers: bool
+    retried: bool
+
+    @property
+    def applies(self) -> bool:
+        """Whether the point is met."""
+        if self.task == "rent" and not self.remembers and ("intent" in self.where or "kept" in self.where):
+            return False
+        if self.what == "SIGTERM" and (self.task == "release" or self.where in WITHOUT_A_WORKER):
+            return False
+        return self.deferrable or self.where not in WITHOUT_A_WORKER
+
+
+def kills() -> list[Case]:
+    """All kills; in the release, how the device was rented makes no difference."""
+    flags = (True, False)
+    rents = (
+        Case(kill.name, "rent", point, *flag)
+        for kill, point, *flag in itertools.product(KILLS, RENT, flags, flags, flags)
+    )
+    return [case for case in rents if case.applies] + [
+        Case("SIGKILL", "release", point, deferrable=False, remembers=True, retried=True) for point in RELEASE
+    ]
+
+
+def faulty() -> list[Case]:
+    """All faults, at all calls of both."""
+    rents = [
+        Case(fault, "rent", call, deferrable, remembers=True, retried=retried)
+        for fault, (call, deferrable), retried in itertools.product(faults.FAULTS, RENT_CALLS, (True, False))
+        if retried or call.endswith("submit")  # where it may leave a lease whose id nobody knows
+    ]
+    releases = itertools.product(faults.FAULTS, RELEASE_CALLS)
+    return rents + [Case(fault, "release", call, False, True, True) for fault, call in releases]
+
+
+def ticking(folder: Path, die_at: str | None, kill: str, on_term: Callable[[], None]) -> Callable[[str], None]:
+    """Return what is called at each point: it is killed at one of them, once."""
+
+    def tick(point: str) -> None:
+        if point != die_at or (folder / "met").exists():
+            return
+        (folder / "met").touch()
+        signal.signal(signal.SIGTERM, lambda *_: on_term())
+        os.kill(os.getpid(), signal.Signals[kill])
+
+    return tick
+
+
+def run_rent(case: Case, folder: Path, number: int, die_at: str | None) -> dict:
+    """Run the rent as a worker would, and its trigger as a triggerer would."""
+    running: list[OsaiRentDeviceOperator] = []
+
+    def on_term() -> None:
+        running[-1].on_kill()
+
+    tick = ticking(folder, die_at, case.what if die_at else "", on_term)
+
+    def operator() -> OsaiRentDeviceOperator:
+        how: dict[str, Any] = {"deferrable": case.deferrable, "poll_interval": 0.02}
+        made = OsaiRentDeviceOperator(task_id="task", device="jetson", duration=600, **how)
+        made.hook = Hook(tick)
+        running.append(made)
+        return made
+
+    ti = TaskInstance(folder, try_number=number, max_tries=1, tick=tick)
+    context: Any = {"ti": ti} | ({"task_state_store": Store(folder / "store", tick)} if case.remembers else {})
+    resume: Callable[[], dict] = partial(operator().execute, context)
+    while True:
+        try:
+            result = resume()
+        except TaskDeferred as deferred:
+            tick("after defer")
+            event = asyncio.run(anext(deferred.trigger.run())).payload
+            tick("before complete")
+            resume = partial(operator().execute_complete, context, event)
+        else:
+            tick("after complete")
+            return {"result": result}
+
+
+def run_release(folder: Path, die_at: str | None) -> dict:
+    """Run the release, with what XComs the rent left."""
+    left = Files(folder / "xcoms")
+    operator = OsaiReleaseDeviceOperator(task_id="end", job_id=left.get("job_id"), reference=left.get("reference"))
+    operator.hook = Hook(ticking(folder, die_at, "SIGKILL", lambda: None))
+    return {"result": operator.execute({})}
+
+
+def live(osai: Osai) -> list[str]:
+    """The ids of the leases that are not over."""
+    return [job["id"] for job in osai.jobs() if job["state"] in LIVE]
+
+
+def check(osai: Osai, case: Case, folder: Path, *, forget: bool) -> Counter[str]:
+    """Rent and release with what befalls one of them, and count what must not be."""
+    osai.post("reset")
+    osai.post("scripts", {"kind": "device_rental", "timing": "work", "reads": READS})
+    is_kill = case.what in signal.Signals.__members__
+    found: Counter[str] = Counter()
+
+    def tried(task: str, work: Callable[[int, str | None], dict], tries: int) -> dict:
+        """Run a task until it ends well, or has no try left."""
+        outcome: dict = {}
+        for number in range(1, tries + 1):
+            hit = number == 1 and case.task == task
+            faults.connect(osai, 30.0 if is_kill or not hit else faults.TIMEOUT)
+            if hit and not is_kill:
+                osai.post("faults", {"endpoint": case.where, "times": TIMES, **faults.FAULTS[case.what]})
+            _, outcome = in_child(folder, partial(work, number, case.where if hit and is_kill else None))
+            if hit and is_kill:
+                found["not_killed"] += not (folder / "met").exists()
+                found["left_running"] += bool(live(osai)) and case.what == "SIGTERM"
+            elif hit:
+                found["not_met"] += [fault["times"] for fault in osai.faults()] == [TIMES]
+                osai.clear_faults()
+            if "error" in outcome and outcome["error"] not in faults.NAMED:
+                found["wrong_result"] += 1
+                outcome["said"] = (folder / "outcome.json").read_text()
+            found["doubled"] += max(0, len(live(osai)) - 1)
+            if "result" in outcome:
+                break
+        return outcome
+
+    rented = tried("rent", lambda number, die_at: run_rent(case, folder, number, die_at), 2 if case.retried else 1)
+    if "result" in rented:
+        found["lost"] += live(osai) != [rented["result"]["job_id"]]
+    elif case.retried:
+        found["lost"] += 1
+    released = tried("release", lambda _, die_at: {} if forget else run_release(folder, die_at), 2)
+    found["wrong_result"] += "result" not in released and not forget
+    found["left_running"] += len(live(osai))
+    return found
+
+
+def work(share: list[Case], home: str, forget: bool) -> list[tuple[Case, Counter[str]]]:
+    """Go through a share of the cells with a sandbox of its own."""
+    results = []
+    with sandbox() as osai:
+        for number, case in enumerate(share):
+            folder = Path(home) / f"{os.getpid()}-{number}"
+            folder.mkdir()
+            found = check(osai, case, folder, forget=forget)
+            results.append((case, found))
+            if found.total():
+                sys.stderr.write(f"{case}: {json.dumps(found)}\n{(folder / 'log').read_text()[-3000:]}\n")
+    return results
+
+
+def main(arguments: list[str]) -> int:
+    """Run the matrix, or a half of it; return 0 only if nothing was doubled, lost, left running or wrong."""
+    # Cells mostly sleep.
+    started, workers = time.monotonic(), 8
+    halves = [name for name in ("kills", "faults") if name in arguments] or ["kills", "faults"]
+    cells = [case for name in halves for case in {"kills": kills, "faults": faulty}[name]()]
+    few = [int(argument) for argument in arguments if argument.isdigit()]
+    random.Random(0).shuffle(cells)  # so that the slow ones are spread
+    cells = cells[: few[0]] if few else cells
+    shares = [cells[number::workers] for number in range(workers)]
+    with (
+        tempfile.TemporaryDirectory(prefix="osai-leases-") as home,
+        multiprocessing.get_context("fork").Pool(workers) as pool,
+    ):
+        jobs = [(share, home, "forget" in arguments) for share in shares]
+        results = list(itertools.chain(*pool.starmap(work, jobs, chunksize=1)))
+    ends = Counter((case.task, case.where, bool(found.total())) for case, found in results)
+    for (task, where, bad), count in sorted(ends.items()):
+        sys.stdout.write(f"{task:<10}{where:<30}{'BAD' if bad else 'ok':>4}{count:>5}\n")
+    return report([found for _, found in results], started)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

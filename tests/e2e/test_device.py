@@ -1,0 +1,87 @@
+"""A rented device in a whole Airflow: whatever a user or a test does, it is given back."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from airflow_provider_osai.demo.airflow import WholeAirflow
+from airflow_provider_osai.sandbox import Sandbox
+from tests.conftest import AIRFLOW, CANARY
+
+pytestmark = pytest.mark.e2e
+DAG = """
+import time
+from airflow.sdk import DAG, task
+from airflow_provider_osai.operators.device import rented_device
+
+with DAG("rents", schedule=None, params={"does": "nothing"}):
+
+    @task
+    def use(device, params):
+        if params["does"] == "fail":
+            raise ValueError("the test failed")
+        time.sleep(600 if params["does"] == "go on" else 0)
+
+    with rented_device("jetson", duration=3600, deferrable=True, poll_interval=1) as device:
+        use(device)
+"""
+
+
+@pytest.fixture
+def osai():
+    with Sandbox(access_token=CANARY) as running:
+        yield running
+
+
+@pytest.fixture
+def airflow(osai, tmp_path):
+    dags = tmp_path / "dags"
+    dags.mkdir()
+    (dags / "rents.py").write_text(DAG)
+    connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
+    connections = {"osai_default": connection}
+    with WholeAirflow(dags, home=tmp_path / "home", connections=connections, executable=AIRFLOW, grace=3) as running:
+        running.wait_for_dag("rents")
+        yield running
+
+
+def until(look, wanted):
+    """Look until what is seen is what is wanted."""
+    deadline = time.monotonic() + 60
+    while (seen := look()) != wanted and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert seen == wanted
+
+
+def test_a_device_is_given_back_when_its_test_fails_its_run_is_marked_or_its_rent_or_test_is_cleared(airflow, osai):
+    """One device at a time is paid for, and in the end none."""
+
+    def rentals():
+        return [rental["state"] for rental in osai.control.rentals()]
+
+    def task(run_id, task_id):
+        return next(one["state"] for one in airflow.task_instances("rents", run_id) if one["task_id"] == task_id)
+
+    failed = airflow.trigger("rents", {"does": "fail"})
+    assert airflow.wait("rents", failed) == "failed"
+    assert task(failed, "release_device") == "success"
+    assert rentals() == ["cancelled"]
+    airflow.clear("rents", failed, "use")  # rent and release come with it
+    until(rentals, ["cancelled", "cancelled"])
+    until(lambda: task(failed, "release_device"), "success")
+
+    marked = airflow.trigger("rents", {"does": "go on"})
+    until(lambda: task(marked, "use"), "running")
+    assert rentals()[2:] == ["running"]
+    airflow.set_run_state("rents", marked, "failed")
+    until(rentals, ["cancelled"] * 3)
+
+    osai.control.devices(0)
+    waiting = airflow.trigger("rents")
+    until(lambda: task(waiting, "rent_device"), "deferred")
+    until(rentals, ["cancelled"] * 3 + ["queued"])
+    airflow.set_task_state("rents", waiting, "rent_device", "failed")
+    until(rentals, ["cancelled"] * 4)
+    until(lambda: task(waiting, "release_device"), "success")
