@@ -246,9 +246,10 @@ def test_a_cancellation_is_passed_on_and_the_job_lives(job, sandbox):
 
     async def main():
         waiting = asyncio.create_task(anext(trigger.run()))
-        async with asyncio.timeout(30):
-            while sandbox.control.record()["jobs"][0]["state"] != "running":  # as it is from the first look on
-                await asyncio.sleep(0.05)
+        for _ in range(600):
+            if sandbox.control.record()["jobs"][0]["state"] == "running":  # as it is from the first look on
+                break
+            await asyncio.sleep(0.05)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
