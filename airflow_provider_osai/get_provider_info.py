@@ -34,6 +34,13 @@ def get_provider_info() -> dict[str, Any]:
         "sensors": [{"integration-name": "OSAI", "python-modules": ["airflow_provider_osai.sensors.job"]}],
         "triggers": [{"integration-name": "OSAI", "python-modules": ["airflow_provider_osai.triggers.job"]}],
         "plugins": [{"name": "osai", "plugin-class": "airflow_provider_osai.plugins.osai.OsaiPlugin"}],
+        "asset-uris": [
+            {
+                "schemes": ["osai"],
+                "handler": "airflow_provider_osai.assets.uris.sanitize",
+                "factory": "airflow_provider_osai.assets.uris.make",
+            }
+        ],
         "config": {
             "osai": {
                 "description": "Settings of the OSAI provider.",

@@ -1,0 +1,8 @@
+"""OSAI's things as Airflow assets.
+
+May live here: what names and announces them. No requests, no waiting.
+"""
+
+from airflow_provider_osai.assets.uris import osai_dataset, osai_model
+
+__all__ = ["osai_dataset", "osai_model"]
