@@ -26,6 +26,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_provider_osai.operators.conversion",
                     "airflow_provider_osai.operators.dataset",
                     "airflow_provider_osai.operators.device",
+                    "airflow_provider_osai.operators.gate",
                     "airflow_provider_osai.operators.prediction",
                     "airflow_provider_osai.operators.training",
                 ],

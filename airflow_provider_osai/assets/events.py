@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_osai.assets.uris import is_osai
 
 if TYPE_CHECKING:
-    from airflow.sdk import Asset, Context
+    from airflow.sdk import Asset, BaseOperator, Context
 
-__all__ = ["announce", "extras", "last_extra"]
+__all__ = ["announce", "extras", "keep_silent", "last_extra"]
 
 MOST: Final = 100
 """Events that are read of an asset, its last ones."""
 
 
-def announce(context: Context, extra: Mapping[str, Any]) -> None:
-    """Put *extra* on the event of each OSAI asset among the running task's outlets.
+def announce(task: BaseOperator, context: Context, extra: Mapping[str, Any]) -> None:
+    """Put *extra* on the event of each OSAI asset among the outlets of *task*, which runs.
 
-    Airflow makes the events when the task has succeeded, and only then. What is ``None`` stays out.
+    Airflow makes the events when the task has succeeded, and only then.
     """
-    told = {name: value for name, value in extra.items() if value is not None}
-    for asset in context["task"].outlets:
+    for asset in task.outlets:
         if is_osai(asset):
-            context["outlet_events"][asset].extra.update(told)
+            context["outlet_events"][asset].extra.update(extra)
+
+
+def keep_silent(task: BaseOperator, which: Callable[[Any], bool] = is_osai) -> None:
+    """Have Airflow make no event of these assets when *task*, which runs, succeeds: nothing has become of them.
+
+    :param which: says of an outlet whether it is one of them; default: all of OSAI's.
+    """
+    task.outlets = [outlet for outlet in task.outlets if not which(outlet)]
 
 
 def extras(context: Context, asset: Asset) -> list[dict[str, Any]]:

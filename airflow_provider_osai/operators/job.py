@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_osai.api.errors import OsaiError, OsaiJobCancelled, OsaiJobLost, OsaiJobTimeout
+from airflow_provider_osai.api.errors import OsaiJobTimeout
 from airflow_provider_osai.api.models import TERMINAL_STATES, JobKind
+from airflow_provider_osai.assets.events import announce, keep_silent
 from airflow_provider_osai.compat import TaskDeferralError, TaskDeferralTimeout
 from airflow_provider_osai.jobs.claim import ENDED_BADLY, Claim, claim
 from airflow_provider_osai.jobs.event import JobEvent, Outcome
-from airflow_provider_osai.jobs.flow import Flow, run
-from airflow_provider_osai.jobs.lifecycle import Watch, cancel, look, outcome, submit, wait
+from airflow_provider_osai.jobs.lifecycle import Watch, look, outcome, submit, wait
 from airflow_provider_osai.jobs.reference import Owner
 from airflow_provider_osai.links.portal import OsaiPortalLink
-from airflow_provider_osai.operators.base import OsaiOperator, no_vain_retries
+from airflow_provider_osai.operators.base import no_vain_retries
 from airflow_provider_osai.operators.ledger import ledger_of
+from airflow_provider_osai.operators.stopping import OsaiStoppingOperator
 from airflow_provider_osai.operators.waiting import takes_webhook, watch_of, webhook_pace, webhook_url
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from airflow_provider_osai.api.client import OsaiClient
     from airflow_provider_osai.api.models import Job
     from airflow_provider_osai.api.requests import JobRequest
+    from airflow_provider_osai.jobs.ledger import Ledger
 
 __all__ = ["OsaiJobOperator"]
 
@@ -43,13 +45,9 @@ DEFERRALS = "osai_deferrals"
 """The XCom that counts the triggers of this task that died."""
 MOST_OLDER = 20
 """Earlier generations of a cleared task whose jobs are looked for."""
-KILL_TIMEOUT = 5.0
-"""Seconds that OSAI may fall silent during a kill; each of its two requests may last four times that."""
-SLICE = 0.5
-"""Seconds after which a sleeping task notices that it was killed."""
 
 
-class OsaiJobOperator(OsaiOperator):
+class OsaiJobOperator(OsaiStoppingOperator):
     """Submits a job to OSAI, waits for its end and returns references to what it made.
 
     Returns ``kind``, ``job_id``, ``state``, the ids that the job made (``model_id``, ``dataset_id``, ``conversion_id``,
@@ -96,21 +94,21 @@ class OsaiJobOperator(OsaiOperator):
         use_webhook: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(cancel_on_kill=cancel_on_kill, **kwargs)
         self.deferrable = deferrable
         self.wait_for_completion = wait_for_completion
         self.poll_interval = poll_interval
         self.durable = durable
-        self.cancel_on_kill = cancel_on_kill
         self.max_unreachable = max_unreachable
         self.use_webhook = use_webhook
-        self._job: tuple[JobKind, str] | None = None
-        self._client: OsaiClient | None = None
-        self._killed = False
 
     @abstractmethod
     def build_request(self) -> JobRequest:
         """Return what OSAI is asked to do; raise OsaiArgumentError on a bad value."""
+
+    def report(self, client: OsaiClient, job: Job) -> dict[str, Any]:  # noqa: ARG002 - for subclasses
+        """Return what is handed on of a job that has ended; raise what a bad end means."""
+        return outcome(job, until_ready=self.until_ready).references()
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit or adopt the job, then wait for it here or in the triggerer."""
@@ -122,7 +120,8 @@ class OsaiJobOperator(OsaiOperator):
             with self._connected() as client:
                 job = self._submit(client, request, context)
                 if self.wait_for_completion:
-                    return self._conclude(client, job, watch)
+                    return self._conclude(context, client, job, watch)
+                keep_silent(self)  # nobody knows yet whether there will be something to tell of
                 self._job = None  # no more ours to stop, even if Airflow kills this process while it tidies up
                 return job.references()
 
@@ -137,7 +136,7 @@ class OsaiJobOperator(OsaiOperator):
                 watch = watch_of(self, context)
                 if told.outcome is Outcome.DEADLINE and not watch.is_over(job):
                     job = self._stop(client, kind, told.job_id)
-                return self._conclude(client, job, watch, told)
+                return self._conclude(context, client, job, watch, told)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume the task, also when Airflow says that its deferral failed.
@@ -162,21 +161,6 @@ class OsaiJobOperator(OsaiOperator):
             )
             return self.execute_complete(context, told.payload())
 
-    def on_kill(self) -> None:
-        """Cancel the job, if there is one and it has not ended.
-
-        It may run in a signal handler, amid whatever the task was doing. So it uses a client of its own, is brief, and
-        asks Airflow for nothing: the task may have been asking just then.
-        """
-        self._killed = True
-        if self._job is None or self._client is None or not self.cancel_on_kill:
-            return
-        try:
-            with self._client.sibling(KILL_TIMEOUT) as client:
-                run(cancel(client.calls, *self._job), client.send)
-        except OsaiError as error:
-            self.log.error("Could not cancel OSAI %s job %s, look into the portal: %s", *self._job, error)
-
     def _of_my_job(self, told: JobEvent, context: Context) -> JobEvent:
         """Return the event, or what it means for this task's job if it is about another.
 
@@ -191,13 +175,12 @@ class OsaiJobOperator(OsaiOperator):
     def _announce(self, context: Context, reference: str) -> None:
         """Be told the reference before anything is submitted under it; for subclasses."""
 
+    def _ledger(self, context: Context) -> Ledger:
+        return ledger_of(context)
+
     def _recall(self, context: Context, key: str) -> Any:
         ti = context["ti"]
         return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
-
-    def _connected(self) -> OsaiClient:
-        self._client = self.hook.get_conn()
-        return self._client
 
     def _submit(self, client: OsaiClient, request: JobRequest, context: Context) -> Job:
         ti = context["ti"]
@@ -208,7 +191,7 @@ class OsaiJobOperator(OsaiOperator):
         if self.durable:
             older = range(self.retries or 0, ti.max_tries)[-MOST_OLDER:]
             announce, spent = partial(self._announce, context), TERMINAL_STATES if self.until_ready else ENDED_BADLY
-            wish = Claim(request, owner, ledger_of(context), older, url, self.log.warning, announce, spent, patience)
+            wish = Claim(request, owner, self._ledger(context), older, url, self.log.warning, announce, spent, patience)
             job = self._run(client, claim(client.calls, wish))
         else:
             reference = f"{owner.reference(request)}-{ti.try_number}"
@@ -227,7 +210,9 @@ class OsaiJobOperator(OsaiOperator):
         can_be_woken = self.deferrable and self.wait_for_completion
         return can_be_woken and takes_webhook(self.use_webhook, client.settings, self.log)
 
-    def _conclude(self, client: OsaiClient, job: Job, watch: Watch, told: JobEvent | None = None) -> dict[str, Any]:
+    def _conclude(
+        self, context: Context, client: OsaiClient, job: Job, watch: Watch, told: JobEvent | None = None
+    ) -> dict[str, Any]:
         """Wait for the job as long as there is something to wait for, and return its references if it succeeded."""
         if not watch.is_over(job) and self.deferrable:
             watch = replace(watch, pace=webhook_pace(watch.pace)) if self._awaits_webhook(client) else watch
@@ -237,22 +222,10 @@ class OsaiJobOperator(OsaiOperator):
                 job = self._run(client, wait(client.calls, job.kind, job.id, watch))
             except OsaiJobTimeout:
                 job = self._stop(client, job.kind, job.id)
-        done = outcome(job, until_ready=self.until_ready).references()
+        done = self.report(client, job)
+        announce(self, context, done)
         self.log.info("OSAI %s job %s %s: %s", job.kind, job.id, job.state, json.dumps(done["metrics"]))
         return done
-
-    def _stop(self, client: OsaiClient, kind: JobKind, job_id: str) -> Job:
-        """Stop a job whose time is over and raise OsaiJobTimeout; return the job if it ended just before."""
-        try:
-            job = self._run(client, cancel(client.calls, kind, job_id))
-        except OsaiError as error:
-            fate = f"it could not be stopped and may go on and cost money, look into the portal: {error}"
-        else:
-            if job.is_terminal:
-                return job
-            fate = "it was told to stop"
-        msg = f"it had not ended when the task's execution_timeout of {self.execution_timeout} was over; {fate}"
-        raise OsaiJobTimeout(msg, kind=kind, job_id=job_id)
 
     def _defer(self, job: Job, watch: Watch, deferrals: int) -> NoReturn:
         left = None if watch.deadline is None else max(0.0, watch.deadline - time.time()) + GRACE
@@ -277,21 +250,3 @@ class OsaiJobOperator(OsaiOperator):
             cancel_on_kill=self.cancel_on_kill,
             until_ready=watch.until_ready,
         )
-
-    def _run(self, client: OsaiClient, flow: Flow[T]) -> T:
-        return run(flow, client.send, self._sleep)
-
-    def _sleep(self, seconds: float) -> None:
-        """Sleep in slices, since a signal's handler does not end a sleep."""
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, SLICE))
-            self._go_on()
-
-    def _go_on(self) -> None:
-        if not self._killed or self._job is None:
-            return
-        kind, job_id = self._job
-        if self.cancel_on_kill:
-            raise OsaiJobCancelled("the task was killed, and the job told to stop", kind=kind, job_id=job_id)
-        raise OsaiJobLost("the task was killed; the job goes on, and a retry adopts it", kind=kind, job_id=job_id)

@@ -30,25 +30,29 @@ DIGITS: Final = 24
 class StateStoreLedger:
     """Keeps the entry in the task's state store, which survives its process, its retries and its clears."""
 
-    def __init__(self, store: Any) -> None:
+    def __init__(self, store: Any, about: str = "") -> None:
         self._store = store
+        self._key = f"{KEY}_{about}" if about else KEY
 
     def read(self) -> Entry | None:
         """Return the entry; one that does not fit (of a newer version of this package) counts as none."""
         try:
-            return Entry.model_validate(self._store.get(KEY))
+            return Entry.model_validate(self._store.get(self._key))
         except ValidationError:
             return None
 
     def write(self, entry: Entry) -> None:
         """Keep the entry; Airflow has stored it when this returns."""
-        self._store.set(KEY, entry.model_dump(mode="json"))
+        self._store.set(self._key, entry.model_dump(mode="json"))
 
 
-def ledger_of(context: Context) -> Ledger:
-    """Return the ledger of the task that runs."""
+def ledger_of(context: Context, about: str = "") -> Ledger:
+    """Return the ledger of the task that runs.
+
+    :param about: which of its jobs, if the task has several at a time.
+    """
     store = context.get("task_state_store")
-    return Forgetful() if store is None else StateStoreLedger(store)
+    return Forgetful() if store is None else StateStoreLedger(store, about)
 
 
 class _Upload(BaseModel):

@@ -1,18 +1,38 @@
-"""Models: train one."""
+"""Models: train one, and train one further."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from airflow_provider_osai.api.requests import ModelType, TrainingRequest
+from airflow_provider_osai.api.requests import ModelType, RetrainingRequest, TrainingRequest
 from airflow_provider_osai.operators.job import OsaiJobOperator
 
-__all__ = ["OsaiTrainModelOperator"]
+if TYPE_CHECKING:
+    from airflow_provider_osai.api.client import OsaiClient
+    from airflow_provider_osai.api.models import Job
+
+__all__ = ["OsaiLearningOperator", "OsaiRetrainModelOperator", "OsaiTrainModelOperator"]
 
 
-class OsaiTrainModelOperator(OsaiJobOperator):
-    """Trains a model on datasets. Returns also ``model_id`` and the model's ``metrics``.
+class OsaiLearningOperator(OsaiJobOperator):
+    """Makes a model out of data, and hands on which data it was.
+
+    :param data_digest: tells this data from other, as ``OsaiUploadImagesOperator`` returns it.
+    :param kwargs: as for ``OsaiJobOperator``.
+    """
+
+    def __init__(self, *, data_digest: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.data_digest = data_digest
+
+    def report(self, client: OsaiClient, job: Job) -> dict[str, Any]:
+        """Return the references, and the digest of the data if it is known."""
+        return super().report(client, job) | ({"data_digest": self.data_digest} if self.data_digest else {})
+
+
+class OsaiTrainModelOperator(OsaiLearningOperator):
+    """Trains a model on datasets. Returns also ``model_id``, the model's ``metrics``, and ``data_digest`` if given.
 
     That OSAI trains, and on what, is documented (docs.onestepai.com/getting_started/three_main_actions,
     /pl/model-creation-and-training); the call itself is assumed. Further arguments: see ``OsaiJobOperator``.
@@ -25,6 +45,7 @@ class OsaiTrainModelOperator(OsaiJobOperator):
     :param pretrained_model: a pretrained model to start from; it fills in all parameters.
     :param template: a template that fills in all parameters.
     :param parameters: OSAI's Advanced configuration, by name.
+    :param data_digest: tells this data from other, as ``OsaiUploadImagesOperator`` returns it; for gates and events.
     """
 
     template_fields = (
@@ -35,6 +56,7 @@ class OsaiTrainModelOperator(OsaiJobOperator):
         "pretrained_model",
         "template",
         "parameters",
+        "data_digest",
         *OsaiJobOperator.template_fields,
     )
 
@@ -48,9 +70,10 @@ class OsaiTrainModelOperator(OsaiJobOperator):
         pretrained_model: str | None = None,
         template: str | None = None,
         parameters: Mapping[str, Any] | None = None,
+        data_digest: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(data_digest=data_digest, **kwargs)
         self.dataset_ids = dataset_ids
         self.model_name = model_name
         self.model_type = model_type
@@ -68,5 +91,49 @@ class OsaiTrainModelOperator(OsaiJobOperator):
             framework=self.framework,
             pretrained_model=self.pretrained_model,
             template=self.template,
+            parameters=self.parameters,
+        )
+
+
+class OsaiRetrainModelOperator(OsaiLearningOperator):
+    """Trains a model further, into a new one. Returns also ``model_id``, ``metrics``, and ``data_digest`` if given.
+
+    That OSAI re-trains is documented (docs.onestepai.com/getting_started/three_main_actions, /api); the call itself is
+    assumed. Further arguments: see ``OsaiJobOperator``.
+
+    :param model_id: the model to go on from; it stays as it is.
+    :param dataset_ids: the datasets to train on, at least one; a single id will do.
+    :param model_name: of the new model, at most 50 characters: Latin letters, digits, hyphens.
+    :param parameters: OSAI's Advanced configuration, by name.
+    :param data_digest: tells this data from other, as ``OsaiUploadImagesOperator`` returns it; for gates and events.
+    """
+
+    template_fields = (
+        *("model_id", "dataset_ids", "model_name", "parameters", "data_digest"),
+        *OsaiJobOperator.template_fields,
+    )
+
+    def __init__(
+        self,
+        *,
+        model_id: str,
+        dataset_ids: Sequence[str] | str,
+        model_name: str,
+        parameters: Mapping[str, Any] | None = None,
+        data_digest: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(data_digest=data_digest, **kwargs)
+        self.model_id = model_id
+        self.dataset_ids = dataset_ids
+        self.model_name = model_name
+        self.parameters = parameters
+
+    def build_request(self) -> RetrainingRequest:
+        """Return the retraining to ask for."""
+        return RetrainingRequest(
+            model_id=self.model_id,
+            dataset_ids=self.dataset_ids,
+            model_name=self.model_name,
             parameters=self.parameters,
         )

@@ -91,6 +91,8 @@ def test_every_module_and_class_that_is_named_exists():
         "job",
         "lease",
         "ledger",
+        "promotion",
+        "stopping",
         "storage",
         "upload",
         "waiting",

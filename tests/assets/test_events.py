@@ -8,18 +8,16 @@ from types import SimpleNamespace
 from airflow.sdk import Asset
 
 from airflow_provider_osai.assets import osai_dataset, osai_model
-from airflow_provider_osai.assets.events import MOST, announce, extras, last_extra
+from airflow_provider_osai.assets.events import MOST, announce, extras, keep_silent, last_extra
 
 
-def test_only_our_assets_are_told_and_only_what_is_known():
-    """The user's others are the user's to speak of; what is said already stays."""
+def test_only_our_assets_are_told():
+    """The user's others are the user's to speak of; what is said already stays. ``None`` is a word too."""
     model, other = osai_model("defects"), Asset("s3://bucket/key")
     told = defaultdict(lambda: SimpleNamespace(extra={}))
     told[model].extra["by"] = "hand"
-    announce(
-        {"task": SimpleNamespace(outlets=[model, other]), "outlet_events": told}, {"model_id": "1", "metrics": None}
-    )
-    assert told[model].extra == {"by": "hand", "model_id": "1"}
+    announce(SimpleNamespace(outlets=[model, other]), {"outlet_events": told}, {"model_id": "1", "replaces": None})
+    assert told[model].extra == {"by": "hand", "model_id": "1", "replaces": None}
     assert other not in told
 
 
@@ -42,3 +40,13 @@ def test_the_last_events_are_read_oldest_first():
         assert [extra["number"] for extra in seen] == list(range(20, MOST + 20))
         assert last_extra({"inlet_events": {asset: accessor}}, asset) == {"number": MOST + 19}
     assert last_extra({"inlet_events": {asset: []}}, asset) is None
+
+
+def test_an_event_that_is_not_to_be_made_is_taken_out_of_the_outlets():
+    """Of the running task, which Airflow reads when it has succeeded."""
+    model, data, other = osai_model("defects"), osai_dataset("1"), Asset("s3://bucket/key")
+    task = SimpleNamespace(outlets=[model, data, other])
+    keep_silent(task, model.__eq__)
+    assert task.outlets == [data, other]
+    keep_silent(task)
+    assert task.outlets == [other]

@@ -15,6 +15,9 @@ import airflow_provider_osai
 from airflow_provider_osai.operators.base import OsaiFlowOperator, OsaiOperator, OsaiTransferOperator
 from airflow_provider_osai.operators.job import OsaiJobOperator
 from airflow_provider_osai.operators.lease import OsaiLeaseOperator
+from airflow_provider_osai.operators.promotion import OsaiGateOperator
+from airflow_provider_osai.operators.stopping import OsaiStoppingOperator
+from airflow_provider_osai.operators.training import OsaiLearningOperator
 from airflow_provider_osai.sensors.job import OsaiJobSensor
 from tests.conftest import ROOT
 
@@ -23,7 +26,10 @@ MODULES = [
     for _, name, _ in pkgutil.walk_packages(airflow_provider_osai.__path__, "airflow_provider_osai.")
     if not name.endswith("__main__")
 ]
-BASES = (OsaiOperator, OsaiFlowOperator, OsaiTransferOperator, OsaiJobOperator, OsaiLeaseOperator)
+BASES = (
+    *(OsaiOperator, OsaiFlowOperator, OsaiTransferOperator, OsaiJobOperator),
+    *(OsaiGateOperator, OsaiLearningOperator, OsaiLeaseOperator, OsaiStoppingOperator),
+)
 LONGEST_MODULE = 300
 
 
