@@ -3,6 +3,7 @@
 May live here: what names and announces them. No requests, no waiting.
 """
 
+from airflow_provider_osai.assets.freshness import is_new, skip_unless_new
 from airflow_provider_osai.assets.uris import osai_dataset, osai_model
 
-__all__ = ["osai_dataset", "osai_model"]
+__all__ = ["is_new", "osai_dataset", "osai_model", "skip_unless_new"]

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 
 from airflow_provider_osai.api.errors import OsaiError
+from airflow_provider_osai.assets.events import announce
+from airflow_provider_osai.assets.freshness import DATA_DIGEST, skip_unless_new
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.flow import Flow, run
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from airflow.sdk import Context
+    from airflow.sdk import Asset, Context
 
     from airflow_provider_osai.api.calls import Calls
     from airflow_provider_osai.api.client import OsaiClient
@@ -73,27 +75,37 @@ class OsaiFlowOperator(OsaiOperator):
     def build_flow(self, calls: Calls) -> Flow[dict[str, Any]]:
         """Return what this operator does; raise OsaiArgumentError on a bad value."""
 
-    def execute(self, context: Context) -> dict[str, Any]:  # noqa: ARG002 - Airflow's signature
+    def execute(self, context: Context) -> dict[str, Any]:
         """Run the flow; see the class."""
         with no_vain_retries(), self.hook.get_conn() as client:
-            return run(self.build_flow(client.calls), client.send)
+            told = run(self.build_flow(client.calls), client.send)
+        announce(self, context, told)
+        return told
 
 
 class Transfer(Protocol):
     """Something that moves bytes."""
 
     def run(self) -> dict[str, Any]:
-        """Do it, and return what the task hands on."""
+        """Do it, and return what the task hands on; ``digest`` tells what was moved from other data."""
 
     def stop(self) -> None:
         """Have it end soon and in order; called from a signal's handler."""
 
 
 class OsaiTransferOperator(OsaiOperator):
-    """Moves many bytes on the worker; a kill ends that in order."""
+    """Moves many bytes on the worker; a kill ends that in order.
+
+    :param trained: an asset that a training has among its ``outlets``: if its last event tells of the same data, this
+        task is skipped in the end, and so is what follows.
+    """
 
     _transfer: Transfer | None = None
     _is_killed = False
+
+    def __init__(self, *, trained: Asset | None = None, **kwargs: Any) -> None:
+        super().__init__(inlets=[*(kwargs.pop("inlets", None) or ()), *filter(None, [trained])], **kwargs)
+        self.trained = trained
 
     @abstractmethod
     def build_transfer(self, client: OsaiClient, context: Context) -> Transfer:
@@ -105,7 +117,14 @@ class OsaiTransferOperator(OsaiOperator):
             self._transfer = self.build_transfer(client, context)
             if self._is_killed:
                 self._transfer.stop()
-            return self._transfer.run()
+            return self._hand_on(context, self._transfer.run())
+
+    def _hand_on(self, context: Context, told: dict[str, Any]) -> dict[str, Any]:
+        """Return what the task hands on, and say it in the events of its assets, unless nothing is new."""
+        if self.trained is not None:
+            skip_unless_new(told["digest"], self.trained, context)
+        announce(self, context, {**told, DATA_DIGEST: told["digest"]})
+        return told
 
     def on_kill(self) -> None:
         """Have the transfer end in order; a retry goes on with what is left."""

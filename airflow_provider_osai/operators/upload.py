@@ -15,7 +15,7 @@ from airflow_provider_osai.operators.storage import path_at
 from airflow_provider_osai.uploads.uploader import Uploader
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Asset, Context
 
     from airflow_provider_osai.api.client import OsaiClient
 
@@ -43,13 +43,14 @@ class OsaiUploadImagesOperator(OsaiTransferOperator):
     :param min_images_per_category: refuse fewer; OSAI trains on at least 3 (/pl/model-creation-and-training). 0: any.
     :param max_concurrency: images on their way at the same time, 1 to 64.
     :param on_bad_file: ``fail`` (default), if possible before anything is sent, or ``skip``: log, return, leave out.
+    :param trained: the asset that a training makes: if its last event tells of this data, the task skips in the end.
     :param osai_conn_id: the connection's id.
     :raises AirflowFailException: on a bad value or file, or if OSAI refuses something.
     :raises OsaiUnreachable: if OSAI does not answer or the dataset is locked; a retry goes on where this try ended.
     """
 
     template_fields = (
-        *("dataset_id", "source", "source_conn_id", "categories", "max_concurrency", "on_bad_file"),
+        *("dataset_id", "source", "source_conn_id", "categories", "max_concurrency", "on_bad_file", "trained"),
         *OsaiTransferOperator.template_fields,
     )
 
@@ -64,9 +65,10 @@ class OsaiUploadImagesOperator(OsaiTransferOperator):
         min_images_per_category: int = 3,
         max_concurrency: int = 10,
         on_bad_file: str = OnBadFile.FAIL.value,
+        trained: Asset | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(trained=trained, **kwargs)
         self.dataset_id = dataset_id
         self.source = source
         self.source_conn_id = source_conn_id
