@@ -13,10 +13,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo and return its exit code: 0 only if the run succeeded and the model is good."""
+    """Run the demo and return its exit code: 0 only if its runs succeeded, with the right verdicts and a good model."""
     parser = argparse.ArgumentParser(
         prog="osai-airflow demo",
-        description="Retrain a model on handwritten digits, end to end: a whole Airflow against a local OSAI.",
+        description="Three weeks of retraining on handwritten digits: a whole Airflow against a local OSAI.",
     )
     parser.add_argument("--keep", action="store_true", help="leave Airflow running to look around, until Ctrl-C")
     given = parser.parse_args(arguments)

@@ -133,6 +133,15 @@ class AirflowClient:
             raise LookupError(f"task {task_id} of run {run_id} has no XCom {key!r} (map_index {map_index})")
         return _plain(_checked(answer)["value"])
 
+    def asset_events(self, uri: str) -> list[dict[str, Any]]:
+        """Return what the events of the asset *uri* say, their ``extra``, oldest first; at most the first hundred."""
+        assets = self._get("/api/v2/assets", uri_pattern=uri)["assets"]
+        ids = [asset["id"] for asset in assets if asset["uri"] == uri]
+        if not ids:
+            return []
+        found = self._get("/api/v2/assets/events", asset_id=ids[0], order_by="timestamp", limit=100)["asset_events"]
+        return [event["extra"] for event in found]
+
     def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
         """Return the log of one try of a task as lines of text."""
         path = f"{_task(dag_id, run_id, task_id)}/logs/{try_number}"
