@@ -88,6 +88,10 @@ class Calls:
         """Read one dataset (assumed)."""
         return self._call("dataset.get", {"id": dataset_id}, self._one("dataset.get", Dataset))
 
+    def delete_dataset(self, dataset_id: str) -> Call[None]:
+        """Remove a dataset and its images (assumed, optional)."""
+        return self._call("dataset.delete", {"id": dataset_id}, None)
+
     def create_category(self, dataset_id: str, name: str) -> Call[Category]:
         """Make a category; it must exist before images use it (documented)."""
         request = CategoryRequest(dataset_id=dataset_id, name=name)

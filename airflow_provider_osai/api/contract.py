@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
-from airflow_provider_osai.api.errors import OsaiContractError
+from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError
+from airflow_provider_osai.api.manipulation import ManipulationRequest
 from airflow_provider_osai.api.models import (
     Category,
     Dataset,
@@ -35,7 +36,6 @@ from airflow_provider_osai.api.requests import (
     DatasetRequest,
     DeviceRentalRequest,
     JobRequest,
-    ManipulationRequest,
     PredictionRequest,
     Request,
     RetrainingRequest,
@@ -273,6 +273,8 @@ def _placeholders(path: str) -> tuple[str, ...]:
 
 def _in_path(value: Any) -> str:
     text = present(str(value))
+    if text in (".", ".."):  # a server would take them for a step in the path
+        raise OsaiArgumentError(f"{text!r} is no id")
     return text if text.isascii() and text.isalnum() else quote(text, safe="")
 
 

@@ -22,7 +22,6 @@ __all__ = [
     "DeviceRentalRequest",
     "Framework",
     "JobRequest",
-    "ManipulationRequest",
     "ModelType",
     "OnBadFile",
     "PredictionMode",
@@ -189,15 +188,6 @@ class ConversionRequest(JobRequest):
     kind = JobKind.CONVERSION
     model_id: Id
     target: Name
-
-
-class ManipulationRequest(JobRequest):
-    """Make a new, larger dataset out of one (/datasets/data_augumentation)."""
-
-    kind = JobKind.MANIPULATION
-    dataset_id: Id
-    name: Name
-    operations: list[dict[str, Any]] = Field(min_length=1)
 
 
 class PredictionRequest(JobRequest):

@@ -162,10 +162,12 @@ class Datasets:
             self.keep(record, [image])
         return image
 
-    def adopt_image(self, record: DatasetRecord, path: Path, source: ImageRecord, category: str | None) -> None:
+    def adopt_image(
+        self, record: DatasetRecord, path: Path, source: ImageRecord, category: str | None, annotations: Any = None
+    ) -> None:
         """Add an image that a job has written to *path* inside the folder of its draft."""
         category_id = self.ensure_category(record, category).id if category else None
-        record.images[path.name] = ImageRecord(path.name, source.file_name, path, category_id)
+        record.images[path.name] = ImageRecord(path.name, source.file_name, path, category_id, annotations)
 
     def _uploading(self, dataset_id: str, upload_id: str) -> DatasetRecord:
         record = self.get(dataset_id)

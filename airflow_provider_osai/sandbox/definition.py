@@ -148,6 +148,8 @@ def _inlined(model: type[BaseModel]) -> Schema:
             if "$ref" in part:
                 target = definitions[part["$ref"].rpartition("/")[2]]
                 return resolved({**target, **{key: value for key, value in part.items() if key != "$ref"}})
+            if "discriminator" in part:  # its mapping would refer to what is inlined
+                part = {**part, "discriminator": {"propertyName": part["discriminator"]["propertyName"]}}
             return {key: resolved(value) for key, value in part.items() if key != "title" or isinstance(value, dict)}
         return [resolved(item) for item in part] if isinstance(part, list) else part
 

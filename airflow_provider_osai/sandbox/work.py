@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
+from airflow_provider_osai.api.manipulation import ManipulationRequest
 from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.api.requests import (
     ConversionRequest,
     DeviceRentalRequest,
-    ManipulationRequest,
     ModelType,
     PredictionMode,
     PredictionRequest,
     RetrainingRequest,
     TrainingRequest,
 )
-from airflow_provider_osai.sandbox import learning, pictures
+from airflow_provider_osai.sandbox import learning
+from airflow_provider_osai.sandbox.changes import Step, Variant, variants
 from airflow_provider_osai.sandbox.records import (
     DatasetRecord,
     ImageRecord,
@@ -165,41 +166,57 @@ class Work:
 
     def _manipulate(self, job: JobRecord, *, simulated: bool) -> Outcome:
         request = cast("ManipulationRequest", job.request)
-        source = self._snapshot(request.dataset_id)
+        with self._state.lock:
+            dataset = self._state.datasets.get(request.dataset_id)
+            source, categories = dataset.snapshot(), list(dataset.categories.values())
         target = self._state.datasets.draft(request.name)
-        unknown = [o for o in request.operations if pictures.operation_name(o) not in pictures.OPERATIONS]
-        operations = [] if simulated else request.operations
+        ids = {one.id: self._state.datasets.ensure_category(target, one.name).id for one in categories}
+        steps = [] if simulated else request.operations
+        metrics = {"images": len(source), "images_made": 0, "images_left_out": 0, "annotations_left_out": 0}
         try:
             for index, (image, category) in enumerate(source):
-                self._vary(job, target, image, category, operations)
+                self._vary(job, target, image, category, steps, ids, metrics)
                 job.progress = (index + 1) / len(source)
         except BaseException:
             shutil.rmtree(target.folder, ignore_errors=True)
             raise
-        message = "simulated: the images were copied" if simulated else None
-        if unknown and not simulated:
-            names = ", ".join(sorted({pictures.operation_name(operation) or "without a type" for operation in unknown}))
-            message = f"simulated: operations that are not known here changed nothing: {names}"
-        metrics = {"images": len(source), "images_made": len(target.images)}
+        lost = metrics["annotations_left_out"]
+        message = f"{lost} turned images have no annotations: the sandbox does not turn them" if lost else None
+        message = "simulated: the images were copied" if simulated else message
         result = {"datasetId": target.id, "metrics": metrics}
         return Outcome(message=message, result=result, effect=partial(self._state.datasets.add, target))
 
     def _vary(
-        self, job: JobRecord, target: DatasetRecord, image: ImageRecord, category: str | None, operations: list[Any]
+        self,
+        job: JobRecord,
+        target: DatasetRecord,
+        image: ImageRecord,
+        category: str | None,
+        steps: Sequence[Step],
+        ids: Mapping[str, str],
+        metrics: dict[str, int],
     ) -> None:
         from PIL import Image  # noqa: PLC0415 - heavy
 
-        chance = random.Random(len(target.images))  # noqa: S311 - repeatable, not secret
+        chance = random.Random(metrics["images_made"])  # noqa: S311 - repeatable, not secret
         with Image.open(image.path) as opened:
             original = opened.convert("RGB") if opened.mode not in ("L", "RGB") else opened.copy()
-        for made in pictures.variants(original, operations, chance):
+
+        def left_out() -> None:
             job.checkpoint()
-            if len(target.images) >= MAX_IMAGES:
+            metrics["images_left_out"] += 1
+
+        for made in variants(Variant(original), steps, chance, left_out):
+            job.checkpoint()
+            if metrics["images_made"] >= MAX_IMAGES:
                 msg = f"the operations make more than {MAX_IMAGES} images"
                 raise JobProblem(msg)
             path = target.folder / self._state.new_id()
-            made.save(path, format="PNG")
-            self._state.datasets.adopt_image(target, path, image, category)
+            made.image.save(path, format="PNG")
+            annotations = None if made.is_turned else with_ids(image.annotations, ids)
+            self._state.datasets.adopt_image(target, path, image, category, annotations)
+            metrics["images_made"] += 1
+            metrics["annotations_left_out"] += bool(made.is_turned and image.annotations)
 
     def _rent(self, job: JobRecord, *, simulated: bool) -> Outcome:  # noqa: ARG002 - it always is
         request = cast("DeviceRentalRequest", job.request)
@@ -210,6 +227,18 @@ class Work:
     def _snapshot(self, dataset_id: str) -> list[tuple[ImageRecord, str | None]]:
         with self._state.lock:
             return self._state.datasets.get(dataset_id).snapshot()
+
+
+def with_ids(annotations: Any, ids: Mapping[str, str]) -> Any:
+    """Return annotations of an image for its copy in another dataset, whose categories have other *ids*."""
+    if isinstance(annotations, list):
+        return [with_ids(one, ids) for one in annotations]
+    if not isinstance(annotations, dict):
+        return annotations
+    return {
+        name: ids.get(str(value), value) if name == "categoryId" else with_ids(value, ids)
+        for name, value in annotations.items()
+    }
 
 
 def forced(job: JobRecord, state: JobState) -> Outcome:

@@ -64,7 +64,8 @@ def test_documented_answers_fit_the_models_of_the_contract(api):
 def test_all_kinds_of_job_are_submitted_read_listed_and_cancelled_alike(trained, kind):
     """Six kinds, one behaviour."""
     ids = {"datasetIds": [trained.dataset_id], "datasetId": trained.dataset_id, "modelId": trained.model_id}
-    every = {**ids, **RENTAL, "modelName": "m", "target": "x", "name": "n", "operations": [{"type": "rotate"}]}
+    operations = [{"type": "rotation", "angle": 9}]
+    every = {**ids, **RENTAL, "modelName": "m", "target": "x", "name": "n", "operations": operations}
     trained.sandbox.control.script(kind, "reads", reads=100)
     body = {name: every[name] for name in map(alias, JOB_REQUESTS[kind].model_fields) if name in every}
     path = f"/{RESOURCES[kind]}"

@@ -65,7 +65,7 @@ def before(tmp_path_factory):
         made.model = api.train(made.dataset)["result"]["modelId"]
         api.run("Conversions", modelId=made.model, target="onnx")
         api.run("Predictions", modelId=made.model, datasetId=made.dataset)
-        body = {"datasetId": made.dataset, "name": "more", "operations": [{"type": "rotation"}]}
+        body = {"datasetId": made.dataset, "name": "more", "operations": [{"type": "rotation", "angle": 9}]}
         made.more = api.run("Manipulations", **body)["result"]["datasetId"]
         made.paths = [*paths(made), *job_paths(api)]
         made.answers, made.jobs = answers(api, made), sandbox.control.record()["jobs"]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 
 import pytest
 from PIL import Image
 
-from airflow_provider_osai.api.requests import (
-    ConversionRequest,
-    ManipulationRequest,
-    PredictionRequest,
-    RetrainingRequest,
-)
+from airflow_provider_osai.api.manipulation import ManipulationRequest, Resize
+from airflow_provider_osai.api.requests import ConversionRequest, PredictionRequest, RetrainingRequest
 from airflow_provider_osai.sandbox.records import JobRecord
 from airflow_provider_osai.sandbox.scripts import Script
 from airflow_provider_osai.sandbox.work import Work
@@ -171,7 +168,11 @@ def test_prediction_below_the_confidence_asked_for_writes_no_label(trained):
 
 def test_manipulation_makes_a_new_larger_dataset(trained):
     """Categories go with their images; the source stays as it is."""
-    body = {"datasetId": trained.dataset_id, "name": "more", "operations": [{"type": "rotation", "generate": 2}]}
+    body = {
+        "datasetId": trained.dataset_id,
+        "name": "more",
+        "operations": [{"type": "rotation", "angle": 9, "generate": 2}],
+    }
     job = trained.run("Manipulations", **body)
     made = trained.ok("GET", f"/Datasets/{job['result']['datasetId']}")
     images = trained.sandbox.control.images(made["id"])
@@ -190,7 +191,11 @@ def test_manipulation_writes_real_images(trained):
 
 def test_manipulation_that_fails_leaves_no_dataset_behind(trained):
     """Half a dataset is of no use."""
-    body = {"datasetId": trained.dataset_id, "name": "broken", "operations": [{"type": "rotation", "angle": 999}]}
+    body = {
+        "datasetId": trained.dataset_id,
+        "name": "broken",
+        "operations": [{"type": "resize", "width": 9, "height": 9999}],
+    }
     assert trained.run("Manipulations", **body)["status"] == "failed"
     assert trained.ok("GET", "/Datasets", params={"name": "broken"}) == []
 
@@ -202,7 +207,7 @@ def test_what_a_job_changes_is_seen_when_it_ends_and_not_before(trained, kind):
     request = {
         "predictions": PredictionRequest(**ids),
         "manipulations": ManipulationRequest(
-            dataset_id=trained.dataset_id, name="unseen", operations=[{"type": "resize"}]
+            dataset_id=trained.dataset_id, name="unseen", operations=[Resize(width=4, height=4)]
         ),
         "conversions": ConversionRequest(model_id=trained.model_id, target="unseen"),
         "retrainings": RetrainingRequest(
@@ -230,3 +235,54 @@ def test_device_rental_is_simulated_and_says_so(trained):
     assert job["status"] == "running"
     assert job["result"]["deviceId"]
     assert "simulated" in job["message"]
+
+
+@pytest.mark.parametrize(
+    "operations",
+    [
+        [],
+        [{"type": "sepia"}],
+        [{"angle": 3}],
+        [{"type": "rotation", "angle": 361}],
+        [{"type": "rotation", "angle": 3, "generate": 36}],
+        [{"type": "brightness_contrast", "contrast": 3.1, "brightness": 0}],
+        [{"type": "resize", "width": 3}],
+        [{"type": "resize", "width": 3, "height": 3}] * 2,
+    ],
+)
+def test_manipulation_beyond_what_is_documented_is_refused_at_once(trained, operations):
+    """As OSAI would refuse it; no job is made."""
+    body = {"datasetId": trained.dataset_id, "name": "never", "operations": operations}
+    assert trained.post("/Manipulations", json=body).status_code == 400
+
+
+def test_manipulation_takes_all_categories_along_and_annotations_where_they_still_fit(api):
+    """Boxes are fractions of the image, and name a category of the new dataset; turned images have none."""
+    dataset_id = api.dataset({"cat": []})
+    api.dataset({"dog": [png()]}, name="other")
+    (category,) = api.ok("GET", "/Categories", params={"datasetId": dataset_id})
+    box = {"categoryId": category["id"], "x": 0.1, "y": 0.2, "width": 0.3, "height": 0.4}
+    upload_id = api.ok("POST", f"/Datasets/{dataset_id}/StartUploading")["id"]
+    assert api.image(dataset_id, upload_id, png(), annotations=json.dumps([box])).is_success
+    api.ok("POST", f"/Datasets/{dataset_id}/FinishUploading", params={"datasetUploadId": upload_id})
+    operations = [
+        {"type": "resize", "width": 4, "height": 2},
+        {"type": "brightness_contrast", "contrast": 1, "brightness": 9},
+        {"type": "rotation", "angle": 9, "generate": 2},
+    ]
+    job = api.run("Manipulations", datasetId=dataset_id, name="more", operations=operations)
+    (new,) = api.ok("GET", "/Categories", params={"datasetId": job["result"]["datasetId"]})
+    assert (new["name"], new["id"] == category["id"]) == ("cat", False)
+    record = api.sandbox.state.datasets.get(job["result"]["datasetId"])
+    marked = [image.annotations for image in record.images.values() if image.annotations]
+    assert marked == [[{**box, "categoryId": new["id"]}]] * 2
+    assert (len(record.images), job["result"]["metrics"]["annotations_left_out"]) == (6, 4)
+    assert "4 turned images have no annotations" in job["message"]
+
+
+def test_manipulation_says_how_many_turned_images_it_left_out(trained):
+    """The result may have fewer images than one would think."""
+    operations = [{"type": "rotation", "angle": 45, "generate": 3, "cropThreshold": 0}]
+    job = trained.run("Manipulations", datasetId=trained.dataset_id, name="same", operations=operations)
+    assert job["result"]["metrics"]["images_made"] == 24
+    assert job["result"]["metrics"]["images_left_out"] == 72
