@@ -3,68 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from typing import Any
 
 from airflow_provider_osai.api.calls import Calls
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiUnreachable
 from airflow_provider_osai.api.models import Category, Dataset
+from airflow_provider_osai.api.requests import DatasetRequest
+from airflow_provider_osai.data.existing import IfExists, chosen, make_way, named, the_one
 from airflow_provider_osai.jobs.flow import Flow
 
-__all__ = ["IfExists", "ensure_categories", "ensure_dataset", "find_categories"]
-
-
-class IfExists(StrEnum):
-    """What to do when a dataset of that name is already there."""
-
-    REUSE = "reuse"
-    FAIL = "fail"
+__all__ = ["ensure_categories", "ensure_dataset", "find_categories"]
 
 
 def ensure_dataset(
     calls: Calls, name: str, categories: Sequence[str] = (), if_exists: str = IfExists.REUSE
 ) -> Flow[dict[str, Any]]:
-    """Make the dataset *name* with *categories*, or take the one that is there.
+    """Make the dataset *name* with *categories*, or do with the one that is there what *if_exists* says.
 
-    Without the assumed operation ``dataset.find``, a new dataset is made each time.
+    Without the assumed operation ``dataset.find``, ``reuse`` makes a new dataset each time.
 
     :raises OsaiArgumentError: if *if_exists* is unknown, if it is ``fail`` and the dataset is there, or if several
-        datasets have the name and none can be chosen.
+        datasets have the name and one of them must be chosen.
+    :raises OsaiContractError: if it is ``fail`` or ``replace`` and the API cannot find datasets, or cannot delete them.
+    :raises OsaiUnreachable: if the one to replace was in use for ten minutes.
     """
-    if if_exists not in frozenset(IfExists):
-        raise OsaiArgumentError(f"if_exists = {if_exists!r}: choose {' or '.join(IfExists)}")
+    rule = chosen("if_exists", if_exists, tuple(IfExists))
     if isinstance(categories, str) or not all(isinstance(c, str) and c.strip() for c in categories):
         raise OsaiArgumentError(f"categories = {categories!r}: a list of names is needed")
-    making = calls.create_dataset(name)  # refuses a bad name before anything is sent
-    found = yield from _named(calls, name)
-    if found and if_exists == IfExists.FAIL:
-        raise OsaiArgumentError(
-            f"name = {name!r}: OSAI already has this dataset (id {found.id}), and if_exists is 'fail'"
-        )
-    dataset = found
-    if dataset is None:
-        try:
-            dataset = yield making
-        except OsaiUnreachable as error:
-            # It may have been made all the same: look, rather than make a second one.
-            dataset = (yield from _named(calls, name)) if error.sent else None
-            if dataset is None:
-                raise
+    name = DatasetRequest(name=name).name  # refuses a bad one before anything is sent
+    found = None
+    if rule == IfExists.REUSE:
+        found = the_one(name, (yield from named(calls, name)))
+    else:
+        yield from make_way(calls, name, rule)
+    dataset = found or (yield from _made(calls, name, is_new=rule == IfExists.NEW))
     ids = yield from ensure_categories(calls, dataset.id, categories)
     return {"dataset_id": dataset.id, "name": name, "created": found is None, "categories": ids}
 
 
-def _named(calls: Calls, name: str) -> Flow[Dataset | None]:
-    if "dataset.find" not in calls.contract:
-        return None
-    answer: list[Dataset] = yield calls.find_datasets(name)
-    same = [dataset for dataset in answer if dataset.name == name]
-    if len(same) > 1:
-        ids = ", ".join(dataset.id for dataset in same)
-        raise OsaiArgumentError(
-            f"name = {name!r}: OSAI has {len(same)} datasets of this name ({ids}); use the id of one"
-        )
-    return same[0] if same else None
+def _made(calls: Calls, name: str, *, is_new: bool) -> Flow[Dataset]:
+    """Make a dataset; after an answer that leaves it open whether it was made, look rather than make a second one."""
+    older = (yield from named(calls, name)) if is_new else []
+    try:
+        dataset: Dataset = yield calls.create_dataset(name)
+    except OsaiUnreachable as error:
+        there = (yield from named(calls, name)) if error.sent else []
+        made = [one for one in there if one.id not in {old.id for old in older}]
+        if len(made) != 1:
+            raise
+        return made[0]
+    return dataset
 
 
 def find_categories(calls: Calls, dataset_id: str) -> Flow[dict[str, str]]:

@@ -39,6 +39,7 @@ class Claim:
     :param announce: is told each reference before anything is submitted under it.
     :param spent: the states in which an earlier job is of no more use.
     :param patience: seconds for which an OSAI that has too much to do is asked again.
+    :param instead: is run right before a job would be submitted; an ended job that it returns stands in for that.
     :param clock: the time now.
     """
 
@@ -51,6 +52,7 @@ class Claim:
     announce: Callable[[str], None] = lambda _: None
     spent: frozenset[JobState] = ENDED_BADLY
     patience: float = 3600.0
+    instead: Callable[[Calls], Flow[Job | None]] | None = None
     clock: Callable[[], float] = time.time
 
 
@@ -73,6 +75,9 @@ def claim(calls: Calls, wish: Claim) -> Flow[Job]:
         mine = Entry(kind=wish.request.kind, reference=reference, failed=failed, at=wish.clock())
         job = yield from _settled(calls, mine, entry if entry and entry.failed == failed else None)
         if job is None:
+            other = (yield from wish.instead(calls)) if wish.instead else None
+            if other is not None:
+                return other
             job = yield from _submit(calls, wish, mine)
         elif job.state in wish.spent:
             continue

@@ -30,9 +30,11 @@ from airflow_provider_osai.triggers.job import OsaiJobTrigger
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_osai.api.calls import Calls
     from airflow_provider_osai.api.client import OsaiClient
     from airflow_provider_osai.api.models import Job
     from airflow_provider_osai.api.requests import JobRequest
+    from airflow_provider_osai.jobs.flow import Flow
     from airflow_provider_osai.jobs.ledger import Ledger
 
 __all__ = ["OsaiJobOperator"]
@@ -105,6 +107,11 @@ class OsaiJobOperator(OsaiStoppingOperator):
     @abstractmethod
     def build_request(self) -> JobRequest:
         """Return what OSAI is asked to do; raise OsaiArgumentError on a bad value."""
+
+    def instead(self, calls: Calls) -> Flow[Job | None]:  # noqa: ARG002 - for subclasses
+        """Return an ended job that stands in for a new one, or nothing; run right before one would be submitted."""
+        yield from ()
+        return None
 
     def report(self, client: OsaiClient, job: Job) -> dict[str, Any]:  # noqa: ARG002 - for subclasses
         """Return what is handed on of a job that has ended; raise what a bad end means."""
@@ -191,12 +198,14 @@ class OsaiJobOperator(OsaiStoppingOperator):
         if self.durable:
             older = range(self.retries or 0, ti.max_tries)[-MOST_OLDER:]
             announce, spent = partial(self._announce, context), TERMINAL_STATES if self.until_ready else ENDED_BADLY
-            wish = Claim(request, owner, self._ledger(context), older, url, self.log.warning, announce, spent, patience)
+            ledger, note, instead = self._ledger(context), self.log.warning, self.instead
+            wish = Claim(request, owner, ledger, older, url, note, announce, spent, patience, instead)
             job = self._run(client, claim(client.calls, wish))
         else:
             reference = f"{owner.reference(request)}-{ti.try_number}"
             self._announce(context, reference)
-            job = self._run(client, submit(client.calls, request, reference, url, patience=patience))
+            standing_in = self._run(client, self.instead(client.calls))
+            job = standing_in or self._run(client, submit(client.calls, request, reference, url, patience=patience))
         self._job = (job.kind, job.id)
         if self._killed:  # the kill came while there was no id to cancel by
             self.on_kill()

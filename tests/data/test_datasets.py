@@ -7,6 +7,7 @@ import pytest
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiUnreachable
 from airflow_provider_osai.data.datasets import ensure_categories, ensure_dataset
+from airflow_provider_osai.data.existing import delete_dataset
 from airflow_provider_osai.jobs.flow import run
 from tests.conftest import settings_for
 
@@ -82,3 +83,36 @@ def test_categories_are_made_where_they_cannot_be_listed(sandbox):
     with OsaiClient(settings_for(sandbox.base_url, contract={"category.list": None})) as client:
         dataset = do(client, ensure_dataset(client.calls, "digits"))["dataset_id"]
         assert set(do(client, ensure_categories(client.calls, dataset, ["a", "b", "a"]))) == {"a", "b"}
+
+
+class TestDeletion:
+    """A dataset in use is waited for, with growing pauses."""
+
+    def sleeps(self, client, dataset_id, patience, slept, wake=lambda _: None):
+
+        def sleep(seconds):
+            slept.append(seconds)
+            wake(len(slept))
+
+        run(delete_dataset(client.calls, dataset_id, patience=patience), client.send, sleep)
+        return slept
+
+    def test_the_pauses_double_up_to_half_a_minute_and_end_at_the_patience(self, client):
+        """Then the task fails, and its retries go on."""
+        dataset_id = do(client, ensure_dataset(client.calls, "d"))["dataset_id"]
+        client.send(client.calls.start_upload(dataset_id))
+        slept = []
+        with pytest.raises(OsaiUnreachable, match="still in use"):
+            self.sleeps(client, dataset_id, 100, slept)
+        assert slept == [1, 2, 4, 8, 16, 30, 30, 9]
+
+    def test_it_goes_as_soon_as_nobody_uses_it(self, client):
+        """Here after the second pause."""
+        dataset_id = do(client, ensure_dataset(client.calls, "d"))["dataset_id"]
+        upload = client.send(client.calls.start_upload(dataset_id))
+
+        def wake(times):
+            if times == 2:
+                client.send(client.calls.finish_upload(dataset_id, upload.id))
+
+        assert self.sleeps(client, dataset_id, 600, [], wake) == [1, 2]

@@ -110,7 +110,7 @@ class TestConcreteOperators:
     def test_what_comes_from_other_tasks_is_a_template_field(self, cls):
         """All of the domain's arguments are, but for limits that are the Dag author's."""
         own = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
-        assert own - set(cls.template_fields) <= {"annotations", "min_images_per_category"}
+        assert own - set(cls.template_fields) <= {"annotations", "min_images_per_category", "patience"}
         assert set(cls.template_fields) <= own | {"osai_conn_id"}
 
     def test_it_reads_in_one_screen(self, cls):
