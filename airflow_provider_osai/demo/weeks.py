@@ -15,7 +15,7 @@ EXPECTED: Final = ("promoted", "rejected", "promoted")
 """What a gate that works says of the three models."""
 HELD_OUT: Final = 30
 """Images of each digit that no week brings: models are compared on them."""
-FEW: Final = 20
+FEW: Final = 40
 """Images of each digit that the first week brings."""
 WRONG: Final = 2
 """Of the second week's images every so many-th is put to another digit."""
