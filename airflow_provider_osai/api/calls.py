@@ -80,8 +80,8 @@ class Calls:
         """Make a dataset (documented)."""
         return self._call("dataset.create", DatasetRequest(name=name).wire(), self._one("dataset.create", Dataset))
 
-    def find_datasets(self, name: str) -> Call[list[Dataset]]:
-        """Ask for the datasets called *name* (assumed)."""
+    def find_datasets(self, name: str | None = None) -> Call[list[Dataset]]:
+        """Ask for the datasets called *name*, or for all (assumed)."""
         return self._call("dataset.find", {"name": name}, self._many("dataset.find", Dataset))
 
     def get_dataset(self, dataset_id: str) -> Call[Dataset]:
@@ -135,6 +135,10 @@ class Calls:
     def get_model(self, model_id: str) -> Call[Model]:
         """Read one model (assumed)."""
         return self._call("model.get", {"id": model_id}, self._one("model.get", Model))
+
+    def list_models(self) -> Call[list[Model]]:
+        """Ask for all models (assumed, optional)."""
+        return self._call("model.list", {}, self._many("model.list", Model))
 
     def submit_job(self, request: JobRequest, reference: str, webhook_url: str | None = None) -> Call[Job]:
         """Put work into OSAI's queue (documented that it exists; everything else assumed). Never repeat it blindly."""

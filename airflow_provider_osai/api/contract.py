@@ -220,6 +220,7 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = MappingProxyType({
         Endpoint("upload.finish", "POST", "/Datasets/{id}/FinishUploading", _UPLOAD, query=("datasetUploadId",),
                  repeatable=True),
         Endpoint("model.get", "GET", "/Models/{id}", answer=Model, optional=True, repeatable=True),
+        Endpoint("model.list", "GET", "/Models", answer=Model, many=True, optional=True, repeatable=True),
         Endpoint("model.download", "GET", "/Models/{id}/Download", query=("target",), optional=True, repeatable=True),
         *(row for kind, resource in RESOURCES.items() for row in _of_kind(kind, resource)),
     )

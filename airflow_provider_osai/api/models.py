@@ -169,12 +169,16 @@ class User(WireModel):
 
 
 class Dataset(WireModel):
-    """A dataset; ``id`` is documented. While ``locked`` (assumed field), an upload is open."""
+    """A dataset; ``id`` is documented. While ``locked`` (assumed field), an upload is open.
+
+    ``updated_at`` (assumed) is when its data last changed, in the server's own text.
+    """
 
     id: str = Field(min_length=1)
     name: Text = None
     locked: Annotated[bool | None, type_or_none] = None
     image_count: Annotated[int | None, type_or_none] = None
+    updated_at: Text = None
 
 
 class Category(WireModel):
@@ -202,9 +206,10 @@ class Image(WireModel):
 
 
 class Model(WireModel):
-    """A trained model (assumed)."""
+    """A trained model (assumed). ``created_at`` is the server's own text."""
 
     id: str = Field(min_length=1)
     name: Text = None
     model_type: Text = None
     metrics: Annotated[dict[str, Any] | None, type_or_none] = None
+    created_at: Text = None

@@ -48,7 +48,7 @@ class Datasets:
     def draft(self, name: str) -> DatasetRecord:
         """Make a dataset that nobody sees until it is added."""
         dataset_id = self._new_id()
-        record = DatasetRecord(dataset_id, name, self._store.files / dataset_id)
+        record = DatasetRecord(dataset_id, name, self._store.files / dataset_id, updated=self._clock())
         record.folder.mkdir(parents=True)
         return record
 
@@ -56,7 +56,12 @@ class Datasets:
         """Show a draft to everybody."""
         with self._lock:
             self._all[record.id] = record
+            self.changed(record)
             self.keep(record, record.images.values())
+
+    def changed(self, record: DatasetRecord) -> None:
+        """Note that a dataset's images or categories are not what they were."""
+        record.updated = self._clock()
 
     def keep(self, record: DatasetRecord, images: Iterable[ImageRecord] = ()) -> None:
         """Have the store keep what has changed of a dataset, and those of its images that have changed."""
@@ -114,27 +119,31 @@ class Datasets:
         """Return the dataset's category of that name, made if it is missing."""
         with self._lock:
             category = next((one for one in record.categories.values() if one.name == name), None)
-            category = category or CategoryRecord(self._new_id(), name, record.id)
-            record.categories[category.id] = category
+            if category is None:
+                category = CategoryRecord(self._new_id(), name, record.id)
+                record.categories[category.id] = category
+                self.changed(record)
             return category
 
     def start_upload(self, dataset_id: str) -> str:
         """Lock the dataset and return the upload's id; 409 if it is locked."""
         with self._lock:
             record = self.unlocked(dataset_id)
-            record.upload, record.touched = self._new_id(), self._clock()
+            record.upload, record.touched, record.brought = self._new_id(), self._clock(), False
             record.uploads.add(record.upload)
             self.keep(record)
             return record.upload
 
     def finish_upload(self, dataset_id: str, upload_id: str) -> None:
-        """Unlock the dataset. Finishing an upload that is over changes nothing."""
+        """Unlock the dataset, which has changed if images came. Finishing an upload that is over changes nothing."""
         with self._lock:
             record = self.get(dataset_id)
             if upload_id not in record.uploads:
                 raise Refused(404, f"dataset {dataset_id} has no upload {upload_id}")
             if record.upload == upload_id:
                 record.upload = None
+                if record.brought:
+                    self.changed(record)
                 self.keep(record)
 
     def add_image(self, dataset_id: str, upload_id: str, file: IO[bytes], **details: Any) -> ImageRecord:
@@ -159,6 +168,8 @@ class Datasets:
                 path.unlink(missing_ok=True)
                 raise
             record.images[image_id] = image
+            record.brought = True
+            self.changed(record)
             self.keep(record, [image])
         return image
 

@@ -14,7 +14,7 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.requests import CategoryRequest, DatasetRequest
 from airflow_provider_osai.sandbox.control import Control
 from airflow_provider_osai.sandbox.page import job_page
-from airflow_provider_osai.sandbox.records import DatasetRecord, JobRecord, Refused
+from airflow_provider_osai.sandbox.records import DatasetRecord, JobRecord, ModelRecord, Refused, timestamp
 from airflow_provider_osai.sandbox.state import SandboxState
 
 __all__ = ["Operations"]
@@ -46,7 +46,8 @@ class Operations:
             "upload.image": self._upload_image,
             "image.list": self._list_images,
             "upload.finish": self._finish_upload,
-            "model.get": self._model,
+            "model.get": lambda fields: self._model(state.model(needed(fields, "id"))),
+            "model.list": self._list_models,
             "model.download": lambda fields: state.converted(needed(fields, "id"), fields.get("target")),
         }
         for kind in JobKind:
@@ -92,6 +93,7 @@ class Operations:
             "name": record.name,
             "locked": record.upload is not None,
             "imageCount": len(record.images),
+            "updatedAt": timestamp(record.updated),
         }
 
     def _create_category(self, fields: Fields) -> Fields:
@@ -135,9 +137,18 @@ class Operations:
     def _finish_upload(self, fields: Fields) -> None:
         self._state.datasets.finish_upload(needed(fields, "id"), needed(fields, "datasetUploadId"))
 
-    def _model(self, fields: Fields) -> Fields:
-        model = self._state.model(needed(fields, "id"))
-        return {"id": model.id, "name": model.name, "modelType": model.model_type, "metrics": model.metrics}
+    def _model(self, model: ModelRecord) -> Fields:
+        return {
+            "id": model.id,
+            "name": model.name,
+            "modelType": model.model_type,
+            "metrics": model.metrics,
+            "createdAt": timestamp(model.created_at),
+        }
+
+    def _list_models(self, _: Fields) -> list[Fields]:
+        with self._state.lock:
+            return [self._model(model) for model in self._state.models.values()]
 
     def _submit(self, kind: JobKind, fields: Fields) -> Fields:
         reference, webhook_url = (str(fields[name]) if fields.get(name) else None for name in SUBMIT_EXTRAS)

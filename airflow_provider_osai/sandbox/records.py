@@ -85,7 +85,10 @@ class CategoryRecord:
 
 @dataclass(slots=True)
 class DatasetRecord:
-    """A dataset. ``upload`` is the open upload, which locks it; ``touched`` is when that was last heard of."""
+    """A dataset. ``upload`` is the open upload, which locks it; ``touched`` is when that was last heard of.
+
+    ``updated`` is when its images or categories last changed, and ``brought`` whether the open upload did that.
+    """
 
     id: str
     name: str
@@ -95,12 +98,14 @@ class DatasetRecord:
     uploads: set[str] = field(default_factory=set)
     upload: str | None = None
     touched: float = 0.0
+    updated: float = 0.0
+    brought: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Leave out the images when pickled: each is a record of its own, or every upload would write all of them."""
         return DatasetRecord, (
             *(self.id, self.name, self.folder, self.categories),
-            *({}, self.uploads, self.upload, self.touched),
+            *({}, self.uploads, self.upload, self.touched, self.updated, self.brought),
         )
 
     def category_of(self, image: ImageRecord) -> str | None:
@@ -125,6 +130,7 @@ class ModelRecord:
     categories: tuple[str, ...] = ()
     classifier: Any = None
     files: dict[str, Path] = field(default_factory=dict)
+    created_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,7 @@ class SandboxState:
     def add_model(self, model: ModelRecord) -> None:
         """Remember a model, or what has changed of it."""
         with self.lock:
+            model.created_at = model.created_at or self.clock()
             self.models[model.id] = model
             self.store.keep(model)
 

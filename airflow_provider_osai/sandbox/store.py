@@ -23,7 +23,7 @@ __all__ = ["FolderRefused", "FolderStore", "Store"]
 Record = DatasetRecord | ImageRecord | ModelRecord | JobRecord
 R = TypeVar("R", DatasetRecord, ImageRecord, ModelRecord, JobRecord)
 
-VERSION = 2
+VERSION = 3
 """Rises when records change so that older ones cannot be read."""
 LOCK_TIMEOUT = 1.0
 """Seconds that are left to a killed process to let go of the folder."""

@@ -160,6 +160,7 @@ class Work:
             label = Label(category.id, name, round(confidence, 5))
             if request.mode is PredictionMode.REPLACE:
                 image.category_id, image.annotations, image.labels = None, None, [label]
+                self._state.datasets.changed(dataset)
             else:
                 image.labels.append(label)
         self._state.datasets.keep(dataset, [image for image, _, _ in sure])

@@ -60,6 +60,15 @@ def test_documented_answers_fit_the_models_of_the_contract(api):
             assert row.answer.model_validate(fields).id
 
 
+def test_models_are_listed_as_they_are_read(trained):
+    """With when they were made, in the words of the contract."""
+    (listed,) = (one for one in trained.ok("GET", "/Models") if one["id"] == trained.model_id)
+    assert listed == trained.ok("GET", f"/Models/{trained.model_id}")
+    model = ENDPOINTS["model.list"].answer.model_validate(listed)
+    assert (model.id, model.created_at) == (trained.model_id, listed["createdAt"])
+    assert model.created_at.endswith("Z")
+
+
 @pytest.mark.parametrize("kind", list(JobKind))
 def test_all_kinds_of_job_are_submitted_read_listed_and_cancelled_alike(trained, kind):
     """Six kinds, one behaviour."""

@@ -24,9 +24,29 @@ def test_dataset_shows_its_lock_and_how_many_images_it_has(api):
     dataset_id = api.dataset({"dark": [png()]})
     upload = api.ok("POST", f"/Datasets/{dataset_id}/StartUploading")
     shown = api.ok("GET", f"/Datasets/{dataset_id}")
+    assert shown.pop("updatedAt").endswith("Z")
     assert shown == {"id": dataset_id, "name": "data", "locked": True, "imageCount": 1}
     api.ok("POST", f"/Datasets/{dataset_id}/FinishUploading", params={"datasetUploadId": upload["id"]})
     assert api.ok("GET", f"/Datasets/{dataset_id}")["locked"] is False
+
+
+def test_dataset_says_when_its_images_or_categories_last_changed(state, clock):
+    """A category, an image, and the end of an upload that brought one; not the end of one that brought nothing."""
+    dataset = state.datasets.create("d")
+    seen = [dataset.updated]
+
+    def at(seconds: float, act) -> None:
+        clock.now = seen[0] + seconds
+        act()
+        seen.append(dataset.updated)
+
+    at(1, lambda: state.datasets.create_category(dataset.id, "c"))
+    at(2, lambda: state.datasets.start_upload(dataset.id))
+    at(3, lambda: state.datasets.finish_upload(dataset.id, dataset.upload))
+    at(4, lambda: state.datasets.start_upload(dataset.id))
+    at(5, lambda: state.datasets.add_image(dataset.id, dataset.upload, io.BytesIO(png())))
+    at(6, lambda: state.datasets.finish_upload(dataset.id, dataset.upload))
+    assert [round(one - seen[0]) for one in seen] == [0, 1, 1, 1, 1, 5, 6]
 
 
 def test_locked_dataset_takes_no_second_upload_no_job_and_no_delete(api):

@@ -138,6 +138,7 @@ class TestKilled:
             upload_id = api.ok("POST", f"/Datasets/{dataset_id}/StartUploading")["id"]
             made = api.ok("POST", "/Categories", json={"datasetId": dataset_id, "name": "dark"})
             taken = [api.image(dataset_id, upload_id, png(i), categoryId=made["id"]).json()["id"] for i in range(5)]
+            updated_at = api.ok("GET", f"/Datasets/{dataset_id}")["updatedAt"]
         with process(folder, port=api.base_url.port) as again:
             assert again.base_url == api.base_url
             assert again.ok("GET", f"/Datasets/{dataset_id}") == {
@@ -145,6 +146,7 @@ class TestKilled:
                 "name": "data",
                 "locked": True,
                 "imageCount": 5,
+                "updatedAt": updated_at,
             }
             taken.append(again.image(dataset_id, upload_id, png(9), categoryId=made["id"]).json()["id"])
             finish = f"/Datasets/{dataset_id}/FinishUploading"
