@@ -33,7 +33,12 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "sensors": [{"integration-name": "OSAI", "python-modules": ["airflow_provider_osai.sensors.job"]}],
-        "triggers": [{"integration-name": "OSAI", "python-modules": ["airflow_provider_osai.triggers.job"]}],
+        "triggers": [
+            {
+                "integration-name": "OSAI",
+                "python-modules": ["airflow_provider_osai.triggers.events", "airflow_provider_osai.triggers.job"],
+            }
+        ],
         "plugins": [{"name": "osai", "plugin-class": "airflow_provider_osai.plugins.osai.OsaiPlugin"}],
         "asset-uris": [
             {
