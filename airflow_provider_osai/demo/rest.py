@@ -86,6 +86,12 @@ class AirflowClient:
         answer = self._send("POST", f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns", body)
         return str(answer["dag_run_id"])
 
+    def run_ids(self, dag_id: str) -> list[str]:
+        """Return the ids of the latest hundred runs of a Dag, oldest first."""
+        path = f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns"
+        runs = self._get(path, limit=100, order_by="-id")["dag_runs"]
+        return [run["dag_run_id"] for run in runs][::-1]
+
     def run_state(self, dag_id: str, run_id: str) -> str:
         """Return the state of a run, such as ``running``, ``success`` or ``failed``."""
         return str(self._get(_run(dag_id, run_id))["state"])
