@@ -14,7 +14,16 @@ from typing import Final
 
 import httpx
 
-__all__ = ["MAX_ANSWER", "MAX_REFUSAL", "UPLOAD", "AsyncBoundedTransport", "BoundedTransport", "Bounds", "OverBound"]
+__all__ = [
+    "MAX_ANSWER",
+    "MAX_REFUSAL",
+    "STREAM",
+    "UPLOAD",
+    "AsyncBoundedTransport",
+    "BoundedTransport",
+    "Bounds",
+    "OverBound",
+]
 
 MAX_ANSWER: Final = 32 * 2**20
 """Bytes of an answer that are read, decompressed."""
@@ -24,6 +33,8 @@ TIMES: Final = 4.0
 """How many times the connection's ``timeout`` one exchange may last as a whole."""
 UPLOAD: Final = "osai.upload"
 """The request extension that marks a request that sends files: its time counts from when the answer begins."""
+STREAM: Final = "osai.stream"
+"""The request extension that marks a request whose answer, if it is a success, is handed through as it comes."""
 PACKING: Final = "gzip, deflate"
 """How answers may be compressed: so that no piece unfolds into much more than a thousand times its size."""
 
@@ -45,7 +56,7 @@ class Bounds:
 
 
 class BoundedTransport(httpx.BaseTransport):
-    """Reads each answer whole, within the bounds.
+    """Reads each answer whole, within the bounds; but for the successes of :data:`STREAM`, see :mod:`.streams`.
 
     The time is looked at whenever a piece of the body comes, so it may be passed by one read timeout. Of headers that
     drip a blocking socket tells nothing: there only the task's ``execution_timeout`` holds.
@@ -57,7 +68,10 @@ class BoundedTransport(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """Send the request and return its whole answer."""
         exchange = _Exchange(request, self._bounds)
-        with contextlib.closing(self._transport.handle_request(request)) as response:
+        response = self._transport.handle_request(request)
+        if response.is_success and request.extensions.get(STREAM):
+            return response
+        with contextlib.closing(response):
             exchange.answered(response)
             for piece in response.iter_bytes():
                 if exchange.has_enough(piece):

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, Generic, TypeVar
 
 from pydantic import ValidationError
 
 from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.errors import OsaiContractError, quotable
-from airflow_provider_osai.api.models import Category, Dataset, Image, Job, JobKind, Model, Upload, User, WireModel
+from airflow_provider_osai.api.models import (
+    Category,
+    Conversion,
+    Dataset,
+    Image,
+    Job,
+    JobKind,
+    Model,
+    Upload,
+    User,
+    WireModel,
+)
+from airflow_provider_osai.api.pieces import Stream
 from airflow_provider_osai.api.requests import CategoryRequest, DatasetRequest, JobRequest
 
 __all__ = ["Call", "Calls", "FilePart"]
@@ -49,6 +61,8 @@ class Call(Generic[T]):
     :param repeatable: whether asking twice does no more than asking once.
     :param busy: statuses besides 429 that say "not now".
     :param subject: the ids that the call is about, for batching and messages.
+    :param headers: joins those that every request has.
+    :param sink: takes the answer piece by piece, in place of *parse*. Only the blocking sender can do that.
     """
 
     name: str
@@ -61,6 +75,8 @@ class Call(Generic[T]):
     repeatable: bool = False
     busy: tuple[int, ...] = ()
     subject: tuple[str, ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    sink: Callable[[Stream], T] | None = None
 
 
 class Calls:
@@ -140,6 +156,22 @@ class Calls:
         """Ask for all models (assumed, optional)."""
         return self._call("model.list", {}, self._many("model.list", Model))
 
+    def list_conversions(self, model_id: str) -> Call[list[Conversion]]:
+        """Ask what a model is, is being and cannot be converted for (assumed, optional)."""
+        name = "model.conversions"
+
+        def read(answer: Any) -> list[Conversion]:
+            return [_valid(name, Conversion, self._with_state(item)) for item in self._read(name, answer)]
+
+        return self._call(name, {"id": model_id}, read)
+
+    def download_model(
+        self, model_id: str, target: str | None, headers: Mapping[str, str], sink: Callable[[Stream], T]
+    ) -> Call[T]:
+        """Fetch a model's file for *target*, or the model itself, into *sink* (assumed, optional)."""
+        call: Call[T] = self._call("model.download", {"id": model_id, "target": target}, None)
+        return replace(call, headers=headers, sink=sink)
+
     def submit_job(self, request: JobRequest, reference: str, webhook_url: str | None = None) -> Call[Job]:
         """Put work into OSAI's queue (documented that it exists; everything else assumed). Never repeat it blindly."""
         fields = {**request.wire(), "reference": reference, "webhookUrl": webhook_url}
@@ -205,9 +237,11 @@ class Calls:
         return lambda answer: self._as_job(name, kind, self._read(name, answer))
 
     def _as_job(self, name: str, kind: JobKind, fields: Mapping[str, Any]) -> Job:
+        return _valid(name, Job, {**self._with_state(fields), "kind": kind})
+
+    def _with_state(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         word = str(fields.get("status") or "")
-        ours = {"kind": kind, "status": quotable(word, LONGEST_WORD), "state": self.contract.state(word)}
-        return _valid(name, Job, {**fields, **ours})
+        return {**fields, "status": quotable(word, LONGEST_WORD), "state": self.contract.state(word)}
 
 
 def _valid(name: str, model: type[W], fields: Mapping[str, Any]) -> W:

@@ -21,6 +21,7 @@ from airflow_provider_osai.api.bounds import PACKING, TIMES, UPLOAD, AsyncBounde
 from airflow_provider_osai.api.calls import Calls
 from airflow_provider_osai.api.errors import OsaiAuthError, OsaiContractError, OsaiError, OsaiUnreachable
 from airflow_provider_osai.api.gathering import Gathered
+from airflow_provider_osai.api.streams import receive
 from airflow_provider_osai.api.tls import prepare, ssl_context
 
 if TYPE_CHECKING:
@@ -119,10 +120,8 @@ class _Sender:
             call.method,
             self.settings.base_url + call.path,
             params=call.query or None,
-            extensions={
-                "retry": self._once if once else patient,
-                UPLOAD: bool(files),
-            },
+            headers=dict(call.headers),
+            extensions={"retry": self._once if once else patient, UPLOAD: bool(files)},
             **({"data": call.body, "files": files} if files else {"json": call.body}),
         )
         if files:
@@ -202,7 +201,10 @@ class OsaiClient(_Sender):
     def _send(self, call: Call[T]) -> T:
         with contextlib.ExitStack() as stack:
             try:
-                response = self._http.send(self._request(self._http, call, stack))
+                request = self._request(self._http, call, stack)
+                if call.sink is not None:
+                    return receive(self._http, request, call, call.sink, self.settings, self.bounds)
+                response = self._http.send(request)
             except (httpx.HTTPError, SignInRefused) as error:
                 raise self._failed(call, error) from error
             return self._read(call, response)
@@ -267,6 +269,8 @@ class AsyncOsaiClient(_Sender):
             return await self._send(call, once=once)
 
     async def _send(self, call: Call[T], *, once: bool) -> T:
+        if call.sink is not None:
+            raise TypeError(f"{call.name}: only the blocking sender receives files")
         with contextlib.ExitStack() as stack:
             try:
                 response = await self._http.send(self._request(self._http, call, stack, once=once))

@@ -19,6 +19,7 @@ from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractErro
 from airflow_provider_osai.api.manipulation import ManipulationRequest
 from airflow_provider_osai.api.models import (
     Category,
+    Conversion,
     Dataset,
     Image,
     Job,
@@ -222,6 +223,8 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = MappingProxyType({
         Endpoint("model.get", "GET", "/Models/{id}", answer=Model, optional=True, repeatable=True),
         Endpoint("model.list", "GET", "/Models", answer=Model, many=True, optional=True, repeatable=True),
         Endpoint("model.download", "GET", "/Models/{id}/Download", query=("target",), optional=True, repeatable=True),
+        Endpoint("model.conversions", "GET", "/Models/{id}/Conversions", answer=Conversion, many=True, optional=True,
+                 repeatable=True),
         *(row for kind, resource in RESOURCES.items() for row in _of_kind(kind, resource)),
     )
 })  # fmt: skip
@@ -234,6 +237,8 @@ STATE_WORDS: Final[Mapping[str, JobState]] = MappingProxyType({
     "started": JobState.RUNNING,
     "succeeded": JobState.SUCCEEDED, "success": JobState.SUCCEEDED, "successful": JobState.SUCCEEDED,
     "failed": JobState.FAILED, "failure": JobState.FAILED, "error": JobState.FAILED,
+    # Documented: impossible conversions are marked UNSUPPORTED (/model_creation_and_training/hardware_and_conversions).
+    "unsupported": JobState.FAILED,
     "cancelled": JobState.CANCELLED, "canceled": JobState.CANCELLED, "aborted": JobState.CANCELLED,
 })  # fmt: skip
 

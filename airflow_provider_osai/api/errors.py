@@ -8,8 +8,10 @@
     |-- OsaiAuthError          the access token was refused: replace it (never retried)
     |-- OsaiRequestError       the API refused the request with 4xx (never retried)
     |-- OsaiUnreachable        no usable answer: try later
+    |-- OsaiDownloadFailed     a file did not come whole, or could not be written: try later
     `-- OsaiJobError           something about one job
         |-- OsaiJobFailed      it ended as failed: submit anew
+        |   `-- OsaiUnsupported   a conversion that is impossible (never retried)
         |-- OsaiJobCancelled   it was cancelled
         |-- OsaiJobTimeout     it was cancelled by us at the task's deadline
         `-- OsaiJobLost        we cannot see it any more; it may still run
@@ -28,6 +30,7 @@ __all__ = [
     "OsaiArgumentError",
     "OsaiAuthError",
     "OsaiContractError",
+    "OsaiDownloadFailed",
     "OsaiError",
     "OsaiJobCancelled",
     "OsaiJobError",
@@ -36,6 +39,7 @@ __all__ = [
     "OsaiJobTimeout",
     "OsaiRequestError",
     "OsaiUnreachable",
+    "OsaiUnsupported",
 ]
 
 MAX_SERVER_TEXT = 2_000
@@ -112,6 +116,10 @@ class OsaiUnreachable(OsaiError):
         return not self.sent and self.status is not None
 
 
+class OsaiDownloadFailed(OsaiError):
+    """A file did not come whole, is not what was announced, or could not be written. Nothing is under its name."""
+
+
 class OsaiJobError(OsaiError):
     """Something about one job.
 
@@ -127,6 +135,12 @@ class OsaiJobError(OsaiError):
 
 class OsaiJobFailed(OsaiJobError):
     """The job ended as failed. A retry of the Airflow task submits a new one."""
+
+
+class OsaiUnsupported(OsaiJobFailed):
+    """The model cannot be converted for this target (docs.onestepai.com: impossible ones are marked UNSUPPORTED)."""
+
+    retryable = False
 
 
 class OsaiJobCancelled(OsaiJobError):

@@ -19,6 +19,7 @@ __all__ = [
     "LIVE_STATES",
     "TERMINAL_STATES",
     "Category",
+    "Conversion",
     "Dataset",
     "Epoch",
     "Image",
@@ -213,3 +214,17 @@ class Model(WireModel):
     model_type: Text = None
     metrics: Annotated[dict[str, Any] | None, type_or_none] = None
     created_at: Text = None
+
+
+class Conversion(WireModel):
+    """A model's file for one kind of hardware, made, being made or impossible (assumed).
+
+    ``state`` is ours, as a job's. ``job_id`` is left out where a conversion and the job that makes it have one id.
+    """
+
+    id: str = Field(min_length=1)
+    target: Text = None
+    state: JobState
+    status: str = ""
+    message: Text = None
+    job_id: Text = None

@@ -15,7 +15,7 @@ from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.api.rebinding import rebind
 
-__all__ = ["EXTRAS", "REGIONS", "OsaiSettings"]
+__all__ = ["EXTRAS", "REGIONS", "OsaiSettings", "is_loopback"]
 
 REGIONS: Final[Mapping[str, str]] = MappingProxyType(
     {"eu": "https://app-eu.onestepai.com/api", "us": "https://app-us.onestepai.com/api"}
@@ -143,7 +143,7 @@ def _address(field: str, value: Any) -> str:
     if parts.username or parts.password:
         msg = f"{field} = {_without_login(text)!r}: it must not hold a login; the token belongs in the password field"
         raise OsaiArgumentError(msg)
-    if parts.scheme == "http" and not _is_loopback(parts.hostname):
+    if parts.scheme == "http" and not is_loopback(parts.hostname):
         msg = f"{field} = {text!r}: the token would travel in the clear; use https (http is for this machine only)"
         raise OsaiArgumentError(msg)
     return text
@@ -163,7 +163,8 @@ def _without_login(text: str) -> str:
     return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else text
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether *host* is this machine by its name or number."""
     if host == "localhost":
         return True
     try:

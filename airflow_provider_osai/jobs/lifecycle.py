@@ -20,10 +20,12 @@ from airflow_provider_osai.api.errors import (
     OsaiJobTimeout,
     OsaiRequestError,
     OsaiUnreachable,
+    OsaiUnsupported,
     quotable,
 )
 from airflow_provider_osai.api.models import Job, JobKind, JobState
 from airflow_provider_osai.api.requests import JobRequest
+from airflow_provider_osai.jobs.conversions import is_unsupported
 from airflow_provider_osai.jobs.flow import Flow, Sleep
 from airflow_provider_osai.jobs.pace import Pace
 
@@ -212,7 +214,8 @@ def outcome(job: Job, *, until_ready: bool = False) -> Job:
     """Return *job* if it succeeded; raise what its end means otherwise.
 
     :param until_ready: whether success is a device that is ready; a lease that has ended well is over all the same.
-    :raises OsaiJobFailed: if it failed, with OSAI's reason; if a lease is over.
+    :raises OsaiUnsupported: if it failed because such a conversion is impossible.
+    :raises OsaiJobFailed: if it failed otherwise, with OSAI's reason; if a lease is over.
     :raises OsaiJobCancelled: if it was cancelled.
     :raises OsaiJobLost: if it has not ended; success is never assumed.
     """
@@ -222,6 +225,8 @@ def outcome(job: Job, *, until_ready: bool = False) -> Job:
     if job.state is JobState.SUCCEEDED:
         msg = f"its lease was over before anybody used the device; a retry of the task rents anew.{said}"
         raise OsaiJobFailed(msg, kind=job.kind, job_id=job.id)
+    if is_unsupported(job):
+        raise OsaiUnsupported(f"the conversion is impossible (UNSUPPORTED).{said}", kind=job.kind, job_id=job.id)
     if job.state is JobState.FAILED:
         raise OsaiJobFailed(f"it failed.{said or ' OSAI gives no reason.'}", kind=job.kind, job_id=job.id)
     if job.state is JobState.CANCELLED:

@@ -71,6 +71,9 @@ class OsaiOperator(BaseOperator):
 class OsaiFlowOperator(OsaiOperator):
     """Runs one flow against OSAI, on the worker from start to end, and returns its value."""
 
+    is_killed = False
+    """Whether Airflow has told this task to end."""
+
     @abstractmethod
     def build_flow(self, calls: Calls) -> Flow[dict[str, Any]]:
         """Return what this operator does; raise OsaiArgumentError on a bad value."""
@@ -81,6 +84,10 @@ class OsaiFlowOperator(OsaiOperator):
             told = run(self.build_flow(client.calls), client.send)
         announce(self, context, told)
         return told
+
+    def on_kill(self) -> None:
+        """Let a flow that asks see that it shall end; it may run in a signal handler."""
+        self.is_killed = True
 
 
 class Transfer(Protocol):

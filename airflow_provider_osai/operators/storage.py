@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_osai.api.errors import OsaiArgumentError
 
-__all__ = ["path_at"]
+__all__ = ["at_hand", "path_at"]
 
 
 def path_at(text: str, conn_id: str | None = None) -> Any:
@@ -24,3 +24,11 @@ def path_at(text: str, conn_id: str | None = None) -> Any:
         return ObjectStoragePath(text, conn_id=conn_id)
     except ValueError as error:
         raise OsaiArgumentError(f"{text!r}: {error}; is its provider installed?") from error
+
+
+def at_hand(place: Any) -> Any:
+    """Return *place*; if it is text with a scheme, the place in object storage that it means.
+
+    :raises OsaiArgumentError: if the scheme is that of no storage that Airflow knows here.
+    """
+    return path_at(place) if isinstance(place, str) and "://" in place else place

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -150,7 +153,8 @@ class _Routes:
         else:
             answer = self._operations.run(row.name, fields)
         if is_file(answer):
-            return FileResponse(answer, filename=answer.name, media_type="application/octet-stream")
+            headers = {"Repr-Digest": await run_in_threadpool(_digest, answer)}
+            return FileResponse(answer, filename=answer.name, media_type="application/octet-stream", headers=headers)
         if isinstance(answer, str):
             return HTMLResponse(answer) if is_page(row) else PlainTextResponse(answer)
         if fault := faults.get("unknown_state"):
@@ -184,6 +188,12 @@ async def _json(request: Request) -> Any:
         return json.loads(await request.body())
     except ValueError:
         raise Refused(400, "the body is no JSON") from None
+
+
+def _digest(path: Path) -> str:
+    """Return a file's SHA-256 as a header says it (RFC 9530)."""
+    with path.open("rb") as file:
+        return f"sha-256=:{base64.b64encode(hashlib.file_digest(file, 'sha256').digest()).decode()}:"
 
 
 def _says_nothing(response: Response) -> bool:

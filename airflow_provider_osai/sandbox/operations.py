@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from starlette.datastructures import UploadFile
 
 from airflow_provider_osai.api.contract import JOB_REQUESTS, Contract
 from airflow_provider_osai.api.models import JobKind
-from airflow_provider_osai.api.requests import CategoryRequest, DatasetRequest
+from airflow_provider_osai.api.requests import CategoryRequest, ConversionRequest, DatasetRequest
 from airflow_provider_osai.sandbox.control import Control
 from airflow_provider_osai.sandbox.page import job_page
 from airflow_provider_osai.sandbox.records import DatasetRecord, JobRecord, ModelRecord, Refused, timestamp
@@ -48,6 +48,7 @@ class Operations:
             "upload.finish": self._finish_upload,
             "model.get": lambda fields: self._model(state.model(needed(fields, "id"))),
             "model.list": self._list_models,
+            "model.conversions": self._conversions,
             "model.download": lambda fields: state.converted(needed(fields, "id"), fields.get("target")),
         }
         for kind in JobKind:
@@ -136,6 +137,19 @@ class Operations:
 
     def _finish_upload(self, fields: Fields) -> None:
         self._state.datasets.finish_upload(needed(fields, "id"), needed(fields, "datasetUploadId"))
+
+    def _conversions(self, fields: Fields) -> list[Fields]:
+        """Tell of all conversions of a model that were asked for, from their jobs."""
+        return [
+            {
+                "id": (job.result or {}).get("conversionId", job.id),
+                "jobId": job.id,
+                "target": cast("ConversionRequest", job.request).target,
+                "status": self._contract.word(job.state),
+                "message": job.message,
+            }
+            for job in self._state.conversions(needed(fields, "id"))
+        ]
 
     def _model(self, model: ModelRecord) -> Fields:
         return {

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from airflow_provider_osai.sandbox.scripts import Fault, FaultKind
 
@@ -35,6 +35,31 @@ class Dropped(Response):
             pass
 
 
+class _Cut(Response):
+    """The beginning of an answer, then the connection's end."""
+
+    def __init__(self, whole: Response, length: int) -> None:
+        self.status_code, self.background = whole.status_code, None
+        self._whole, self._left = whole, length
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer as far as it goes; the rest is swallowed."""
+        transport = scope.get(TRANSPORT)
+
+        async def cut(message: Message) -> None:
+            if message["type"] != "http.response.body":
+                await send(message)
+            elif self._left >= 0:
+                piece = message.get("body", b"")[: self._left]
+                self._left -= len(message.get("body", b""))
+                await send({**message, "body": piece, "more_body": True})
+                if self._left <= 0 and transport is not None:
+                    self._left = -1
+                    transport.close()
+
+        await self._whole(scope, receive, cut)
+
+
 def instead_of_an_answer(faults: Mapping[FaultKind, Fault]) -> Response | None:
     """Return what is answered although nothing was done, if a fault says so."""
     if "reset_before" in faults:
@@ -50,6 +75,8 @@ def spoiled(response: Response, faults: Mapping[FaultKind, Fault]) -> Response:
         return Dropped()
     if "malformed" in faults and isinstance(response, JSONResponse):
         return Response(bytes(response.body)[:-1], response.status_code, media_type="application/json")
+    if fault := faults.get("cut"):
+        return _Cut(response, fault.length)
     if {"huge", "drip"} & faults.keys() and not isinstance(response, FileResponse):
         pieces = _in_pieces(bytes(response.body), is_huge="huge" in faults, drip=faults.get("drip"))
         return StreamingResponse(pieces, response.status_code, media_type=response.media_type)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from airflow_provider_osai.api.requests import JobRequest
+from airflow_provider_osai.api.requests import ConversionRequest, JobRequest
 from airflow_provider_osai.sandbox.accounts import Accounts
 from airflow_provider_osai.sandbox.datasets import Datasets
 from airflow_provider_osai.sandbox.jobs import Jobs, datasets_of
@@ -98,6 +98,13 @@ class SandboxState:
             known = ", ".join(sorted(files)) or "nothing"
             raise Refused(404, f"model {model_id} is not converted for {target or 'what you want'}; it is for: {known}")
         return path
+
+    def conversions(self, model_id: str) -> list[JobRecord]:
+        """Return the jobs that convert a model, or have; 404 if there is no such model."""
+        with self.lock:
+            self.model(model_id)
+            jobs = self.jobs.everything()
+            return [j for j in jobs if isinstance(j.request, ConversionRequest) and j.request.model_id == model_id]
 
     def submit(
         self,
