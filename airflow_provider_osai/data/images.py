@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Any, Final
 
-__all__ = ["HEAD", "OTHER", "digest_of", "is_hidden", "is_image", "key_of", "looks_like_image"]
+__all__ = ["HEAD", "OTHER", "digest_of", "is_companion", "is_hidden", "is_image", "key_of", "looks_like_image"]
 
 OTHER: Final = "Other"
 """Where OSAI puts images without a category (docs.onestepai.com/datasets/bulk_upload)."""
@@ -19,6 +19,20 @@ HEAD: Final = 12
 """Bytes by which an image is known."""
 PIECE: Final = 256 * 2**10
 NOT_DATA: Final = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
+
+COMPANIONS: Final = frozenset({"changelog", "copying", "license", "licence", "notice", "readme"})
+"""Files that labelling tools and data providers put beside images, by their names without suffixes."""
+COMPANION_SUFFIXES: Final = frozenset({".cfg", ".data", ".md", ".names", ".rst", ".txt", ".yaml", ".yml"})
+
+
+def is_companion(name: str) -> bool:
+    """Whether a file that is neither image nor annotation tells people or tools of the images, and is nothing to send.
+
+    A README, a licence, notes, lists of files, a tool's settings.
+    """
+    path = PurePosixPath(name)
+    first = path.name.lower().partition(".")[0]
+    return first in COMPANIONS or first.startswith("readme") or path.suffix.lower() in COMPANION_SUFFIXES
 
 
 def is_hidden(name: str) -> bool:

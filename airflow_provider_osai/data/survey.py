@@ -11,7 +11,7 @@ from typing import Final
 
 from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.data.annotations import Annotations, Box, read_annotations
-from airflow_provider_osai.data.images import OTHER, is_image, looks_like_image
+from airflow_provider_osai.data.images import OTHER, is_companion, is_image, looks_like_image
 from airflow_provider_osai.data.sources import File, PathSource, Source
 
 __all__ = ["Picture", "Survey", "survey"]
@@ -85,9 +85,11 @@ def survey(
     images, others = _sorted_out(source, files, bad)
     notes = Annotations({}, (), frozenset(), {})
     if annotations and others:
-        notes = read_annotations([file.name for file in others], {file.name for file in images}, source.read)
+        sizes = {file.name: file.size for file in others}
+        notes = read_annotations(sizes, {file.name for file in images}, source.read)
     bad |= notes.problems
-    bad |= {file.name: "it is no image" for file in others if file.name not in notes.files and file.name not in bad}
+    strange = [file.name for file in others if file.name not in notes.files and not is_companion(file.name)]
+    bad |= {name: "it is no image" for name in strange if name not in bad}
     pictures = {
         file.name: Picture(file.name, file.size, *_meaning(file.name, categories or {}, notes))
         for file in images

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -212,8 +213,11 @@ class TestKill:
     def test_a_kill_that_is_cancelled_itself_still_cancels_the_job(self, job, sandbox, mocker):
         """Airflow 3.3 cancels a stopped trigger again and again while its kill is on the way."""
 
+        asked, answer = threading.Event(), threading.Event()
+
         def slow(**_):
-            time.sleep(0.5)
+            asked.set()
+            assert answer.wait(30)
             return {"r": {"t": "failed"}}
 
         mocker.patch("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", slow)
@@ -222,11 +226,15 @@ class TestKill:
 
         async def main():
             kill = asyncio.ensure_future(trigger.on_kill())
-            await asyncio.sleep(0.1)
+            assert await asyncio.to_thread(asked.wait, 30)
             kill.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await kill
-            await asyncio.sleep(1.0)  # the triggerer's loop goes on
+            answer.set()
+            for _ in range(300):  # the triggerer's loop goes on
+                if sandbox.control.record()["jobs"][0]["state"] == "cancelled":
+                    break
+                await asyncio.sleep(0.1)
 
         asyncio.run(main())
         assert sandbox.control.record()["jobs"][0]["state"] == "cancelled"

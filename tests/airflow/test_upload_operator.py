@@ -70,11 +70,11 @@ def test_a_bad_value_is_refused_before_anything_is_sent(sandbox, connection, ima
 def test_bad_files_fail_the_task_or_are_skipped(client, dataset, images, context, tmp_path):
     """As the user wants."""
     folder = shutil.copytree(images, tmp_path / "images")
-    (folder / "0" / "notes.txt").write_text("remember the milk")
-    with pytest.raises(AirflowFailException, match=r"0/notes\.txt.*on_bad_file='skip'"):
+    (folder / "0" / "notes.doc").write_text("remember the milk")
+    with pytest.raises(AirflowFailException, match=r"0/notes\.doc.*on_bad_file='skip'"):
         operator(dataset, str(folder)).execute(context)
     done = operator(dataset, str(folder), on_bad_file="skip").execute(context)
-    assert (done["images"], list(done["bad"])) == (60, ["0/notes.txt"])
+    assert (done["images"], list(done["bad"])) == (60, ["0/notes.doc"])
 
 
 def test_a_killed_task_unlocks_the_dataset_and_its_retry_goes_on(client, dataset, sandbox, images, context):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections import Counter
 
 import fsspec
@@ -143,7 +144,7 @@ def test_files_that_are_no_images_are_refused_by_name(tmp_path):
     fill(tmp_path / "a")
     for i in range(7):
         (tmp_path / "a" / f"notes{i}.png").write_text("this is text")
-    (tmp_path / "a" / "readme.md").write_text("this too")
+    (tmp_path / "a" / "talk.mp3").write_text("this too")
     found = look(tmp_path)
     assert (len(found.pictures), len(found.bad)) == (3, 8)
     with pytest.raises(OsaiArgumentError, match=r"a/notes0\.png: it is no image .* and 3 more"):
@@ -158,3 +159,36 @@ def test_categories_with_too_few_images_are_all_named(tmp_path):
     with pytest.raises(OsaiArgumentError, match="at least 3 images, but 'cat' has 2, 'owl' has 1"):
         look(tmp_path)
     assert len(look(tmp_path, min_images_per_category=0).pictures) == 6
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["README", "README.md", "readme.roboflow.txt", "LICENSE", "cat/notes.md", "train.txt", "obj.data", "data.yaml"],
+)
+def test_what_labelling_tools_write_beside_images_is_left_alone(tmp_path, name):
+    """It is neither sent nor bad."""
+    fill(tmp_path / "cat")
+    (tmp_path / name).write_text("Made with care.")
+    found = look(tmp_path)
+    assert (len(found.pictures), found.bad) == (3, {})
+
+
+@pytest.mark.parametrize("name", ["README.png", "film.mp4", "table.csv"])
+def test_what_is_no_companion_is_a_bad_file(tmp_path, name):
+    """Above all what calls itself an image."""
+    fill(tmp_path / "cat")
+    (tmp_path / name).write_text("Made with care.")
+    assert list(look(tmp_path).bad) == [name]
+
+
+def test_an_annotation_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    """In a folder as in an archive: its size is known before."""
+    fill(tmp_path / "cat")
+    (tmp_path / "cat" / "0.xml").write_text("<annotation>" + " " * (4 << 20) + "</annotation>")
+    with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
+        for path in (tmp_path / "cat").iterdir():
+            archive.write(path, f"cat/{path.name}")
+    for source in (source_of(tmp_path / "cat"), source_of(tmp_path / "all.zip")):
+        monkeypatch.setattr(source, "read", None)
+        (told,) = survey(source).bad.values()
+        assert "larger than 4,194,304 bytes" in told

@@ -42,18 +42,19 @@ def largest(name: str) -> int:
     return LARGEST_CLASSES if classes.is_list(name) or classes.is_yaml(name) else LARGEST
 
 
-def read_annotations(names: Sequence[str], images: Collection[str], read: Callable[[str], bytes]) -> Annotations:
+def read_annotations(sizes: Mapping[str, int], images: Collection[str], read: Callable[[str], bytes]) -> Annotations:
     """Read the annotations that lie beside images, in COCO's, YOLO's and Pascal VOC's formats.
 
-    :param names: the relative names, with slashes, of all files that are no images.
+    :param sizes: of all files that are no images, in bytes, by their relative names with slashes. One that is larger
+        than :func:`largest` is a problem, and is not read.
     :param images: those of the images.
-    :param read: returns one file's bytes; need not return more than :func:`largest` and one more.
+    :param read: returns one file's bytes.
     """
-    reading = _Reading(images, read)
-    for name in sorted(names):
+    reading, names = _Reading(images, read, sizes), sorted(sizes)
+    for name in names:
         if classes.is_list(name) or classes.is_yaml(name):
             reading.guarded(reading.class_list, name)
-    for name in sorted(names):
+    for name in names:
         lower = name.lower()
         if lower.endswith(".json"):
             reading.guarded(reading.json, name)
@@ -65,8 +66,8 @@ def read_annotations(names: Sequence[str], images: Collection[str], read: Callab
 
 
 class _Reading:
-    def __init__(self, images: Collection[str], read: Callable[[str], bytes]) -> None:
-        self._read, self._places = read, Places(images)
+    def __init__(self, images: Collection[str], read: Callable[[str], bytes], sizes: Mapping[str, int]) -> None:
+        self._read, self._sizes, self._places = read, sizes, Places(images)
         self._found: defaultdict[str, dict[str, tuple[Box, ...]]] = defaultdict(dict)
         self._lists: dict[str, dict[int, str]] = {}
         self._categories: set[str] = set()
@@ -77,10 +78,9 @@ class _Reading:
     def guarded(self, step: Callable[[str, bytes], None], name: str) -> None:
         """Read one file; what cannot be read is a problem of it, and the others go on."""
         try:
-            data = self._read(name)
-            if len(data) > largest(name):
+            if self._sizes[name] > largest(name):
                 refuse(f"it is larger than {largest(name):,} bytes")
-            step(name, data)
+            step(name, self._read(name))
         except Unfit as error:
             self._files.add(name)
             self._problems.add(name, str(error))

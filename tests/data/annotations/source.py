@@ -13,7 +13,8 @@ def reading(files: dict[str, bytes | str]) -> Annotations:
     """Read a source of these files; those that end as images are images."""
     texts = {name: data.encode() if isinstance(data, str) else data for name, data in files.items()}
     images = [name for name in texts if name.endswith(IMAGES)]
-    return read_annotations([name for name in texts if name not in images], images, texts.__getitem__)
+    sizes = {name: len(content) for name, content in texts.items() if name not in images}
+    return read_annotations(sizes, images, texts.__getitem__)
 
 
 def reading_folder(folder: Path) -> Annotations:

@@ -1,0 +1,34 @@
+"""Labelled images: an archive with COCO, YOLO or Pascal VOC annotations becomes a dataset, and that a detector."""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, Param
+
+from airflow_provider_osai.operators.dataset import OsaiCreateDatasetOperator, OsaiUploadImagesOperator
+from airflow_provider_osai.operators.training import OsaiTrainModelOperator
+
+with DAG(
+    "example_osai_upload",
+    schedule=None,
+    catchup=False,
+    params={"archive": Param("parts.zip", type="string", description="A zip or tar archive, here or in a storage")},
+    tags=["osai", "example"],
+    doc_md=__doc__,
+) as dag:
+    data = OsaiCreateDatasetOperator(task_id="create_dataset", name="parts")
+    upload = OsaiUploadImagesOperator(
+        task_id="upload_images",
+        dataset_id=data.output["dataset_id"],
+        source="{{ params.archive }}",
+        on_bad_file="skip",  # what cannot be sent is named in the log, and returned
+        max_concurrency=16,
+        retries=3,  # each goes on where the one before it ended
+    )
+    OsaiTrainModelOperator(
+        task_id="train_model",
+        dataset_ids=upload.output["dataset_id"],
+        model_name="parts",
+        model_type="detection",
+        deferrable=True,
+        execution_timeout=timedelta(hours=6),
+    )
