@@ -45,6 +45,7 @@ def get_provider_info() -> dict[str, Any]:
                 "schemes": ["osai"],
                 "handler": "airflow_provider_osai.assets.uris.sanitize",
                 "factory": "airflow_provider_osai.assets.uris.make",
+                "to_openlineage_converter": "airflow_provider_osai.lineage.naming.from_asset",
             }
         ],
         "config": {

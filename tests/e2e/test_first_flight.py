@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import jsonschema
 import pytest
 
 from airflow_provider_osai.demo.airflow import WholeAirflow
@@ -23,7 +26,11 @@ def airflow(osai, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
     connections = {"osai_default": connection}
-    with WholeAirflow(ROOT / "example_dags", home=home, connections=connections, executable=AIRFLOW) as running:
+    lineage = {"type": "file", "log_file_path": str(home / "lineage.jsonl"), "append": True}
+    environment = {"AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(lineage)}
+    with WholeAirflow(
+        ROOT / "example_dags", home=home, connections=connections, executable=AIRFLOW, environment=environment
+    ) as running:
         yield running
 
 
@@ -85,6 +92,33 @@ def test_the_button_that_tests_a_connection_works(airflow, osai, token, ok):
     answer = airflow._send("POST", "/api/v2/connections/test", form)
     assert (answer["status"], CANARY in answer["message"]) == (ok, False)
     assert ("Signed in" if ok else "refused the access token") in answer["message"]
+
+
+def test_what_was_read_and_made_is_told_as_lineage(airflow, osai, run_id):
+    """Each event fits OpenLineage's schema; the chain goes from the images to the converted model."""
+    schema = json.loads((ROOT / "tests/lineage/openlineage-2-0-2.json").read_text())
+    validator = jsonschema.Draft202012Validator(schema, format_checker=jsonschema.FormatChecker())
+    events = [json.loads(line) for line in (airflow.home / "lineage.jsonl").read_text().splitlines()]
+    for event in events:
+        validator.validate(event)
+    done = {event["job"]["name"].partition(".")[2]: event for event in events if event["eventType"] == "COMPLETE"}
+    trained, data = airflow.xcom(DAG, run_id, "train_model"), airflow.xcom(DAG, run_id, "create_dataset")["dataset_id"]
+    converted = airflow.xcom(DAG, run_id, "convert_model")
+    told = {
+        task: ([one["name"] for one in done[task]["inputs"]], [one["name"] for one in done[task]["outputs"]])
+        for task in ("train_model", "convert_model", "predict")
+    }
+    model = f"models/{trained['model_id']}"
+    assert told == {
+        "train_model": ([f"datasets/{data}"], [model]),
+        "convert_model": ([model], [f"conversions/{converted['conversion_id']}"]),
+        "predict": ([model, f"datasets/{data}"], [f"datasets/{data}"]),
+    }
+    (output,) = done["train_model"]["outputs"]
+    assert output["namespace"] == f"osai://{osai.base_url.split('/')[2]}"
+    assert output["facets"]["osai_metrics"]["metrics"] == trained["metrics"]
+    assert done["train_model"]["run"]["facets"]["osai_job"]["job_id"] == trained["job_id"]
+    assert not SECRET.search(json.dumps(events))
 
 
 def test_no_secret_is_in_any_log(airflow, run_id):
