@@ -18,7 +18,7 @@ import httpx
 
 from airflow_provider_osai.api.answers import decipher
 from airflow_provider_osai.api.bounds import STREAM, BoundedTransport, Bounds, OverBound
-from airflow_provider_osai.api.errors import OsaiContractError, OsaiUnreachable
+from airflow_provider_osai.api.errors import OsaiContractError, OsaiRequestError, OsaiUnreachable
 from airflow_provider_osai.api.pieces import STEADY, Stream
 from airflow_provider_osai.api.settings import is_loopback
 
@@ -56,11 +56,12 @@ def receive(
                 break
             url = _onward(call, response, settings)
             is_ours = _origin(url) == _origin(httpx.URL(settings.base_url)) == _origin(response.request.url)
-            if not is_ours:
-                http = stack.enter_context(_stranger(url, settings, bounds))
             headers = {name: request.headers[name] for name in CARRIED if name in request.headers}
-            onward = http.build_request("GET", url, headers=headers, extensions=_extensions(request, is_ours=is_ours))
-            response = _sent(http, onward, stack)
+            if is_ours:
+                extensions = {STREAM: True, "retry": request.extensions["retry"]}
+                response = _sent(http, http.build_request("GET", url, headers=headers, extensions=extensions), stack)
+            else:
+                response = _elsewhere(url, headers, stack, settings, bounds)
         _check(call, response, settings)
         headers = {name.lower(): value for name, value in response.headers.items()}
         return sink(Stream(response.status_code, headers, _steady(response, bounds)))
@@ -70,11 +71,6 @@ def _sent(http: httpx.Client, request: httpx.Request, stack: contextlib.ExitStac
     response = http.send(request, stream=True)
     stack.callback(response.close)
     return response
-
-
-def _extensions(request: httpx.Request, *, is_ours: bool) -> dict[str, Any]:
-    """Return how a redirected request is sent: with the retries only to OSAI, since they log addresses at DEBUG."""
-    return {STREAM: True, **({"retry": request.extensions["retry"]} if is_ours else {})}
 
 
 def _onward(call: Call[Any], response: httpx.Response, settings: OsaiSettings) -> httpx.URL:
@@ -93,24 +89,34 @@ def _onward(call: Call[Any], response: httpx.Response, settings: OsaiSettings) -
     return url
 
 
-def _stranger(url: httpx.URL, settings: OsaiSettings, bounds: Bounds) -> httpx.Client:
-    """Return a client that knows nothing of our sign-in."""
+def _elsewhere(
+    url: httpx.URL, headers: dict[str, str], stack: contextlib.ExitStack, settings: OsaiSettings, bounds: Bounds
+) -> httpx.Response:
+    """Ask somebody who shall know nothing of our sign-in; by no client, since clients and retries log addresses."""
     proxied = not urllib.request.proxy_bypass(url.host)
     transport = httpx.HTTPTransport(
         verify=httpx.create_ssl_context(), proxy=urllib.request.getproxies().get(url.scheme) if proxied else None
     )
-    return httpx.Client(transport=BoundedTransport(transport, bounds), timeout=settings.timeout, trust_env=False)
+    bounded = stack.enter_context(BoundedTransport(transport, bounds))
+    extensions = {STREAM: True, "timeout": httpx.Timeout(settings.timeout).as_dict()}
+    request = httpx.Request("GET", url, headers=headers, extensions=extensions)
+    response = bounded.handle_request(request)
+    response.request = request
+    stack.callback(response.close)
+    return response
 
 
 def _check(call: Call[Any], response: httpx.Response, settings: OsaiSettings) -> None:
     """Raise what an answer means that is no file."""
-    asked, status, host = f"{call.method} {call.path}", response.status_code, response.request.url.host
+    asked, status, url = f"{call.method} {call.path}", response.status_code, response.request.url
     if response.has_redirect_location:
         raise OsaiContractError(f"{asked} was redirected more than {MOST_REDIRECTS} times")
-    if not response.is_success and host != httpx.URL(settings.base_url).host and status != 416:
+    if not response.is_success and _origin(url) != _origin(httpx.URL(settings.base_url)):
         # Its words are not ours to show: storages quote what they were asked, signature and all. A new request to OSAI
         # may bring a new address.
-        raise OsaiUnreachable(f"{asked} was redirected to {host}, which answered {status}", status=status)
+        if status == 416:
+            raise OsaiRequestError(status, call.method, call.path, "")
+        raise OsaiUnreachable(f"{asked} was redirected to {url.host}, which answered {status}", status=status)
     if not response.is_success:
         raise decipher(response, call.method, call.path, call.busy)
     kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()

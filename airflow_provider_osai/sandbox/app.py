@@ -153,8 +153,7 @@ class _Routes:
         else:
             answer = self._operations.run(row.name, fields)
         if is_file(answer):
-            headers = {"Repr-Digest": await run_in_threadpool(_digest, answer)}
-            return FileResponse(answer, filename=answer.name, media_type="application/octet-stream", headers=headers)
+            return await run_in_threadpool(_file, answer)
         if isinstance(answer, str):
             return HTMLResponse(answer) if is_page(row) else PlainTextResponse(answer)
         if fault := faults.get("unknown_state"):
@@ -190,14 +189,19 @@ async def _json(request: Request) -> Any:
         raise Refused(400, "the body is no JSON") from None
 
 
-def _digest(path: Path) -> str:
-    """Return a file's SHA-256 as a header says it (RFC 9530)."""
-    with path.open("rb") as file:
-        return f"sha-256=:{base64.b64encode(hashlib.file_digest(file, 'sha256').digest()).decode()}:"
-
-
 def _says_nothing(response: Response) -> bool:
     return response.status_code in (400, 404) or getattr(response, "body", None) == b"[]"
+
+
+def _file(path: Path) -> FileResponse:
+    """Return a file that can be had in parts, with its digest (RFC 9530)."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    headers = {
+        "ETag": f'"{digest.hexdigest()[:32]}"',
+        "Repr-Digest": f"sha-256=:{base64.b64encode(digest.digest()).decode()}:",
+    }
+    return FileResponse(path, headers=headers, filename=path.name, media_type="application/octet-stream")
 
 
 def is_page(row: Endpoint) -> bool:

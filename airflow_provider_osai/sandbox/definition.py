@@ -16,7 +16,7 @@ __all__ = ["describe"]
 Schema = dict[str, Any]
 
 OURS = frozenset({"kind", "state"})
-"""Fields of a job that never travel: the call knows the kind, the contract makes the state of the status."""
+"""Fields of jobs and conversions that never travel: the call knows the kind, the contract has the state."""
 REQUIRED = frozenset({"file", "datasetId", "datasetUploadId", "id"})
 """Fields outside of request models that cannot be left out."""
 WITHOUT_JSON: Mapping[str, str] = {"auth.sign_in": "text/plain", "model.download": "application/octet-stream"}
@@ -91,7 +91,7 @@ def _answer(endpoint: Endpoint) -> Schema:
     names = dict(endpoint.response_names)
     where = names.pop("items", None)
     model = _schema_of(endpoint.answer)
-    schema = _renamed(model, names, without=OURS if "kind" in model["properties"] else frozenset())
+    schema = _renamed(model, names, without=OURS if "state" in model["properties"] else frozenset())
     if endpoint.many:
         schema = {"type": "array", "items": schema}
         if where:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from starlette.datastructures import UploadFile
 
 from airflow_provider_osai.api.contract import JOB_REQUESTS, Contract
 from airflow_provider_osai.api.models import JobKind
-from airflow_provider_osai.api.requests import CategoryRequest, ConversionRequest, DatasetRequest
+from airflow_provider_osai.api.requests import CategoryRequest, DatasetRequest
 from airflow_provider_osai.sandbox.control import Control
 from airflow_provider_osai.sandbox.page import job_page
 from airflow_provider_osai.sandbox.records import DatasetRecord, JobRecord, ModelRecord, Refused, timestamp
@@ -20,6 +20,8 @@ from airflow_provider_osai.sandbox.state import SandboxState
 __all__ = ["Operations"]
 
 Fields = dict[str, Any]
+UNSUPPORTED = "UNSUPPORTED"
+"""How OSAI marks impossible conversions."""
 SUBMIT_EXTRAS = ("reference", "webhookUrl")
 
 
@@ -140,16 +142,17 @@ class Operations:
 
     def _conversions(self, fields: Fields) -> list[Fields]:
         """Tell of all conversions of a model that were asked for, from their jobs."""
-        return [
-            {
-                "id": (job.result or {}).get("conversionId", job.id),
-                "jobId": job.id,
-                "target": cast("ConversionRequest", job.request).target,
-                "status": self._contract.word(job.state),
-                "message": job.message,
-            }
-            for job in self._state.conversions(needed(fields, "id"))
-        ]
+        return [self._conversion(job) for job in self._state.conversions(needed(fields, "id"))]
+
+    def _conversion(self, job: JobRecord) -> Fields:
+        impossible = (job.message or "").startswith(UNSUPPORTED)
+        return {
+            "id": (job.result or {}).get("conversionId") or job.id,
+            "target": getattr(job.request, "target", None),
+            "status": UNSUPPORTED if impossible else self.word(job),
+            "message": job.message,
+            "jobId": job.id,
+        }
 
     def _model(self, model: ModelRecord) -> Fields:
         return {

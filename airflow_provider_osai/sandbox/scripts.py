@@ -72,13 +72,14 @@ class Fault(BaseModel):
     :param kind: what: an answer with a ``status``, a ``delay``, a connection dropped after (``reset``) or before
         (``reset_before``) the request is handled, an ``unknown_state`` word, all JWTs expired (``expired_token``), a
         webhook sent twice (``duplicate_webhook``), truncated JSON (``malformed``), a page instead of JSON (``html``),
-        the true answer behind 64 MiB of blanks (``huge``), byte by byte (``drip``), or only its first bytes (``cut``).
+        the true answer behind 64 MiB of blanks (``huge``) or byte by byte (``drip``), a file whose
+        connection breaks in its middle (``cut``).
     :param endpoint: the endpoint's name or a pattern like ``training.*``; webhooks are called ``<kind>.webhook``.
     :param times: so many requests are hit; ``after``: so many are spared first.
     :param status: with ``status``: the HTTP status; ``retry_after`` and ``body`` join its answer.
     :param seconds: with ``delay``: how long; with ``drip``: between two bytes of the body, its headers come at once.
+    :param keep: with ``cut``: so many bytes of the body come before.
     :param word: with ``unknown_state``: the status word.
-    :param length: with ``cut``: after so many bytes of the body the connection is closed.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -91,5 +92,5 @@ class Fault(BaseModel):
     retry_after: str | None = None
     body: Any = None
     seconds: float = Field(default=0.0, ge=0)
+    keep: int = Field(default=0, ge=0)
     word: str = "Pondering"
-    length: int = Field(default=0, ge=0)

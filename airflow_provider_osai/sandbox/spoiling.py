@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from airflow_provider_osai.sandbox.scripts import Fault, FaultKind
 
-__all__ = ["TRANSPORT", "Dropped", "instead_of_an_answer", "spoiled", "with_word"]
+__all__ = ["TRANSPORT", "CutShort", "Dropped", "instead_of_an_answer", "spoiled", "with_word"]
 
 TRANSPORT = "osai.transport"
 """Where in the ASGI scope the server puts the connection's transport, so that it can be dropped."""
@@ -35,29 +35,35 @@ class Dropped(Response):
             pass
 
 
-class _Cut(Response):
-    """The beginning of an answer, then the connection's end."""
+class CutShort(Response):
+    """An answer whose connection is closed in the middle of its body.
 
-    def __init__(self, whole: Response, length: int) -> None:
-        self.status_code, self.background = whole.status_code, None
-        self._whole, self._left = whole, length
+    :param whole: the answer.
+    :param keep: bytes of the body that are sent.
+    """
+
+    def __init__(self, whole: Response, keep: int) -> None:
+        super().__init__(status_code=whole.status_code)
+        self._whole, self._keep = whole, keep
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer as far as it goes; the rest is swallowed."""
-        transport = scope.get(TRANSPORT)
+        """Send what is to be sent, close the connection, and send nothing any more."""
+        left = self._keep
 
-        async def cut(message: Message) -> None:
-            if message["type"] != "http.response.body":
+        async def some(message: Message) -> None:
+            nonlocal left
+            if message["type"] == "http.response.body" and left >= 0:
+                body = message.get("body", b"")
+                if len(body) >= left:
+                    await send({**message, "body": body[:left], "more_body": True})
+                    left = -1
+                    scope[TRANSPORT].close()  # which sends what is on its way
+                    return
+                left -= len(body)
+            if left >= 0:
                 await send(message)
-            elif self._left >= 0:
-                piece = message.get("body", b"")[: self._left]
-                self._left -= len(message.get("body", b""))
-                await send({**message, "body": piece, "more_body": True})
-                if self._left <= 0 and transport is not None:
-                    self._left = -1
-                    transport.close()
 
-        await self._whole(scope, receive, cut)
+        await self._whole(scope, receive, some)
 
 
 def instead_of_an_answer(faults: Mapping[FaultKind, Fault]) -> Response | None:
@@ -73,10 +79,10 @@ def spoiled(response: Response, faults: Mapping[FaultKind, Fault]) -> Response:
     """Return what becomes of the answer to something that was done."""
     if "reset" in faults:
         return Dropped()
+    if (fault := faults.get("cut")) and isinstance(response, FileResponse):
+        return CutShort(response, fault.keep)
     if "malformed" in faults and isinstance(response, JSONResponse):
         return Response(bytes(response.body)[:-1], response.status_code, media_type="application/json")
-    if fault := faults.get("cut"):
-        return _Cut(response, fault.length)
     if {"huge", "drip"} & faults.keys() and not isinstance(response, FileResponse):
         pieces = _in_pieces(bytes(response.body), is_huge="huge" in faults, drip=faults.get("drip"))
         return StreamingResponse(pieces, response.status_code, media_type=response.media_type)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -286,3 +289,41 @@ def test_manipulation_says_how_many_turned_images_it_left_out(trained):
     job = trained.run("Manipulations", datasetId=trained.dataset_id, name="same", operations=operations)
     assert job["result"]["metrics"]["images_made"] == 24
     assert job["result"]["metrics"]["images_left_out"] == 72
+
+
+def test_a_models_conversions_are_listed(trained):
+    """Those that succeeded by their own id, the impossible ones with the vendor's word."""
+    made = trained.run("Conversions", modelId=trained.model_id, target="myriad")
+    failed = trained.run("Conversions", modelId=trained.model_id, target="unsupported")
+    listed = {one["jobId"]: one for one in trained.ok("GET", f"/Models/{trained.model_id}/Conversions")}
+    assert listed[made["id"]]["id"] == made["result"]["conversionId"]
+    assert (listed[made["id"]]["target"], listed[made["id"]]["status"]) == ("myriad", "succeeded")
+    assert listed[failed["id"]]["status"] == "UNSUPPORTED"
+
+
+def test_a_file_can_be_had_in_parts_as_long_as_it_is_the_same(trained):
+    """By its strong ETag."""
+    trained.run("Conversions", modelId=trained.model_id, target="parts")
+    path, params = f"/Models/{trained.model_id}/Download", {"target": "parts"}
+    whole = trained.get(path, params=params)
+    asked = {"Range": "bytes=5-", "If-Range": whole.headers["etag"]}
+    part = trained.get(path, params=params, headers=asked)
+    assert (part.status_code, part.content) == (206, whole.content[5:])
+    other = trained.get(path, params=params, headers=asked | {"If-Range": '"other"'})
+    assert (other.status_code, other.content) == (200, whole.content)
+    digest = base64.b64encode(hashlib.sha256(whole.content).digest()).decode()
+    assert whole.headers["repr-digest"] == f"sha-256=:{digest}:"
+
+
+@pytest.mark.parametrize("keep", [0, 7])
+def test_a_download_can_be_cut_in_its_middle(trained, keep):
+    """What comes before comes for sure."""
+    trained.run("Conversions", modelId=trained.model_id, target="cut")
+    trained.sandbox.control.fault("cut", "model.download", keep=keep)
+    came = []
+    with (
+        trained.stream("GET", f"/Models/{trained.model_id}/Download", params={"target": "cut"}) as answer,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        came.extend(answer.iter_bytes(1))
+    assert b"".join(came) == b"simulated conversion\n"[:keep]

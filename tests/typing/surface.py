@@ -6,10 +6,11 @@ from typing import Any, assert_type
 
 from airflow_provider_osai.api.calls import Call
 from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
-from airflow_provider_osai.api.models import Dataset, Job, JobKind, JobState, User
+from airflow_provider_osai.api.models import Conversion, Dataset, Job, JobKind, JobState, User
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.flow import arun, run
 from airflow_provider_osai.jobs.lifecycle import Watch, wait
+from airflow_provider_osai.operators.conversion import OsaiConvertModelOperator, OsaiDownloadModelOperator
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 
 
@@ -19,6 +20,7 @@ def blocking(hook: OsaiHook) -> None:
         assert_type(client, OsaiClient)
         assert_type(client.calls.me(), Call[User])
         assert_type(client.send(client.calls.me()), User)
+        assert_type(client.send(client.calls.list_conversions("1")), list[Conversion])
         assert_type(client.send(client.calls.find_datasets("digits")), list[Dataset])
         job = run(wait(client.calls, JobKind.TRAINING, "7", Watch(since=0.0)), client.send)
         assert_type(job, Job)
@@ -35,4 +37,6 @@ async def awaiting(hook: OsaiHook) -> None:
 
 def operator() -> None:
     OsaiTrainModelOperator(task_id="t", dataset_ids=["1"], model_name="m", deferrable=True, poll_interval=10)
+    OsaiConvertModelOperator(task_id="t", model_id="1", target="onnx", if_unsupported="skip")
+    OsaiDownloadModelOperator(task_id="t", model_id="1", target="onnx", destination="/models/")
     OsaiTrainModelOperator(task_id="t", dataset_ids="1", model_name="m", parameters={"epochs": 3})
