@@ -10,13 +10,17 @@ from types import SimpleNamespace
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import DownstreamTasksSkipped
 
 from airflow_provider_osai.api.errors import OsaiJobFailed
 from airflow_provider_osai.assets import osai_model
 from airflow_provider_osai.operators.base import OsaiFlowOperator
 from airflow_provider_osai.operators.gate import OsaiModelGateOperator
 from tests.sandbox.client import Api, png, shades
+
+try:
+    from airflow.sdk.exceptions import DownstreamTasksSkipped
+except ImportError:  # Airflow 3.1
+    from airflow.exceptions import DownstreamTasksSkipped
 
 CHAMPION = osai_model("defects")
 FIRST = {"model_id": "a", "metrics": {"accuracy": 0.8}, "measured_on": "data 1"}
