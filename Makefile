@@ -6,7 +6,7 @@ CONSTRAINTS := constraints$(AIRFLOW:%=-airflow%).txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint unit chaos bench clean
+.PHONY: demo test lint unit browser chaos bench clean
 
 demo: $(READY)  ## fly the retraining Dag in a whole Airflow against the sandbox; KEEP=1 leaves Airflow up
 	@$(BIN)/osai-airflow demo $(if $(KEEP),--keep)
@@ -18,8 +18,12 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy airflow_provider_osai tests/typing/surface.py
 
-unit: $(READY)
+unit: $(READY) browser
 	$(BIN)/pytest -n 2 --dist loadfile
+
+browser:  ## what the tests of pages need
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
 
 chaos: $(READY)  ## kill whatever can be killed, break every call, and count what is doubled, lost or left running
 	@$(BIN)/python -m tests.chaos

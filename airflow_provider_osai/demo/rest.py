@@ -79,7 +79,7 @@ class AirflowClient:
         :param conf: the run's conf, which overrides the Dag's params.
         :param run_id: ``None`` lets Airflow make one.
         """
-        self._send("PATCH", f"/api/v2/dags/{quote(dag_id, safe='')}", {"is_paused": False}, update_mask="is_paused")
+        self.unpause(dag_id)
         body: dict[str, Any] = {"logical_date": None, "conf": dict(conf or {})}
         if run_id is not None:
             body["dag_run_id"] = run_id
@@ -91,6 +91,11 @@ class AirflowClient:
         path = f"/api/v2/dags/{quote(dag_id, safe='')}/dagRuns"
         runs = self._get(path, limit=100, order_by="-id")["dag_runs"]
         return [run["dag_run_id"] for run in runs][::-1]
+
+    def unpause(self, dag_id: str) -> None:
+        """Let a Dag run by its schedule, as soon as Airflow knows it."""
+        self.wait_for_dag(dag_id)
+        self._send("PATCH", f"/api/v2/dags/{quote(dag_id, safe='')}", {"is_paused": False}, update_mask="is_paused")
 
     def run_state(self, dag_id: str, run_id: str) -> str:
         """Return the state of a run, such as ``running``, ``success`` or ``failed``."""

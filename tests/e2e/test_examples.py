@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from airflow_provider_osai.demo.airflow import WholeAirflow
 from airflow_provider_osai.sandbox import Sandbox
 from tests.conftest import AIRFLOW, CANARY, ROOT
+from tests.sandbox.client import Api, png, shades
 
 pytestmark = pytest.mark.e2e
 CHAMPION = "osai://eu/models/digits"
@@ -21,12 +23,31 @@ def osai():
 
 
 @pytest.fixture(scope="module")
-def airflow(osai, tmp_path_factory):
+def watched(osai):
+    """The id of a dataset that the event-driven example watches; images may come."""
+    with Api(osai) as api:
+        return api.dataset(shades(5))
+
+
+@pytest.fixture(scope="module")
+def airflow(osai, watched, tmp_path_factory):
     connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
-    home = tmp_path_factory.mktemp("home")
-    with WholeAirflow(
-        ROOT / "example_dags", home=home, connections={"osai_default": connection}, executable=AIRFLOW
-    ) as running:
+    home, dags = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("dags")
+    shutil.copytree(ROOT / "example_dags", dags, dirs_exist_ok=True)
+    # As their users have to: with the id of a dataset, and a folder for what is released.
+    told = {
+        "example_osai_on_new_data.py": {"the-id-of-a-dataset": watched, "poll_interval=60": "poll_interval=1"},
+        "example_osai_edge_release.py": {"releases/": f"{home}/releases/"},
+    }
+    for name, words in told.items():
+        text = (dags / name).read_text()
+        for word, mine in words.items():
+            assert word in text
+            text = text.replace(word, mine)
+        (dags / name).write_text(text)
+    with WholeAirflow(dags, home=home, connections={"osai_default": connection}, executable=AIRFLOW) as running:
+        running.unpause("example_osai_on_new_data")
+        running.unpause("example_osai_edge_release")
         yield running
 
 
@@ -90,8 +111,30 @@ def test_few_images_are_varied_and_what_was_made_goes_away(airflow, runs):
     assert airflow.xcom(dag, run_id, "delete_varied")["deleted"] is True
 
 
-def test_the_weekly_model_is_promoted_and_labels_a_batch(airflow, runs, images):
-    """Who uses the champion finds it by its asset."""
+def until(look, what):
+    deadline = time.monotonic() + 120
+    while not (seen := look()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.5)
+    return seen
+
+
+def test_new_data_start_a_retraining(airflow, runs, osai, watched):
+    """Nobody tells Airflow of them; the triggerer looks."""
+    dag = "example_osai_on_new_data"
+    time.sleep(3)  # its trigger has measured what was there before
+    before = set(airflow.run_ids(dag))
+    with Api(osai) as api:
+        upload = api.ok("POST", f"/Datasets/{watched}/StartUploading")["id"]
+        assert api.image(watched, upload, png(77)).is_success
+        api.ok("POST", f"/Datasets/{watched}/FinishUploading", params={"datasetUploadId": upload})
+    (run_id,) = until(lambda: set(airflow.run_ids(dag)) - before, "a run that new data started")
+    ended(airflow, dag, run_id)
+    assert airflow.xcom(dag, run_id, "train_model")["metrics"]["images"] == 10  # the one without a category stays out
+
+
+def test_the_weekly_model_is_promoted_labels_a_batch_and_is_released(airflow, runs, images, osai):
+    """Who uses the champion finds it by its asset; the release starts by itself."""
     dag, run_id = "example_osai_weekly", runs["example_osai_weekly"]
     ended(airflow, dag, run_id)
     assert airflow.xcom(dag, run_id, "gate")["verdict"] == "promoted"
@@ -102,3 +145,8 @@ def test_the_weekly_model_is_promoted_and_labels_a_batch(airflow, runs, images):
     assert airflow.xcom(dag, run_id, "model") == event["model_id"]
     assert airflow.xcom(dag, run_id, "predict")["metrics"]["images"] == 60
     assert states(airflow, dag, run_id)["delete_dataset"] == "success"
+    dag = "example_osai_edge_release"
+    (run_id,) = until(lambda: airflow.run_ids(dag), "a run that the promotion started")
+    ended(airflow, dag, run_id)
+    assert airflow.xcom(dag, run_id, "release").startswith(f"{event['model_id']} is released as ")
+    assert [rental["state"] for rental in osai.control.rentals()] == ["cancelled"]
