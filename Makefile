@@ -6,7 +6,7 @@ CONSTRAINTS := constraints$(AIRFLOW:%=-airflow%).txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint unit browser chaos bench clean
+.PHONY: demo test lint unit browser chaos bench docs clean
 
 demo: $(READY)  ## fly the retraining Dag in a whole Airflow against the sandbox; KEEP=1 leaves Airflow up
 	@$(BIN)/osai-airflow demo $(if $(KEEP),--keep)
@@ -46,3 +46,6 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 
 clean:
 	rm -rf .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+
+docs: $(READY)  ## the documentation site, in site/
+	@$(BIN)/mkdocs build --quiet

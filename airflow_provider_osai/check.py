@@ -17,7 +17,7 @@ from airflow_provider_osai.api.settings import OsaiSettings
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.ticket import Probe, address
 
-__all__ = ["main", "webhook_check"]
+__all__ = ["main", "settings_of", "webhook_check"]
 
 TIMEOUT: Final = 10.0
 """Seconds that the webhook's address may take to answer."""
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     try:
-        settings = _settings(options.conn_id)
+        settings = settings_of(options.conn_id)
     except OsaiError as error:
         return _tell(options.conn_id, [(False, str(error))])
     except Exception as error:  # noqa: BLE001 - of Airflow's secrets backends, whatever they are
@@ -84,7 +84,8 @@ def _remedy(answer: httpx.Response) -> str:
     return "look into the log of the API server and of what is in front of it."
 
 
-def _settings(osai_conn_id: str) -> OsaiSettings:
+def settings_of(osai_conn_id: str) -> OsaiSettings:
+    """Return what a connection of this Airflow says, wherever it is kept; raise OsaiError if it cannot be used."""
     # Not at the top: it makes Airflow's database ready.
     from airflow.models.connection import Connection  # noqa: PLC0415
 

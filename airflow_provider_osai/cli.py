@@ -14,6 +14,10 @@ COMMANDS: Final = {
         "airflow_provider_osai.check",
         "tell whether a connection works, and whether webhooks reach this Airflow",
     ),
+    "contract": (
+        "airflow_provider_osai.contract_command",
+        "show what we take OSAI's API to be, and check it against the API's own definition",
+    ),
     "demo": (
         "airflow_provider_osai.demo.__main__",
         "retrain a model end to end, in a whole Airflow against a local OSAI",

@@ -1,0 +1,70 @@
+"""``osai-airflow contract``: shown, and checked against what an OSAI says of itself."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from airflow_provider_osai import cli
+from airflow_provider_osai.api.contract import ENDPOINTS, Contract
+from airflow_provider_osai.api.rebinding import rebind
+from airflow_provider_osai.sandbox import Sandbox
+from tests.airflow.test_retraining_dag import renamed
+from tests.conformance.test_comparison import definition_of
+from tests.conftest import CANARY, ROOT
+
+
+def test_the_table_is_shown_with_its_evidence(capfd):
+    """A line for each row."""
+    assert cli.main(["contract", "show"]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert len(lines) == len(ENDPOINTS) + 1
+    assert any(line.split()[0] == "training.submit" and line.endswith("assumed") for line in lines)
+
+
+def test_the_docs_page_is_the_table(capfd):
+    """Made anew by the command that it names."""
+    assert cli.main(["contract", "show", "--markdown"]) == 0
+    assert capfd.readouterr().out == (ROOT / "docs/contract.md").read_text()
+
+
+def test_a_connections_osai_is_asked_for_its_definition(connection, capfd):
+    """The sandbox's fits."""
+    assert cli.main(["contract", "check", "--conn-id", "osai_default"]) == 0
+    out = capfd.readouterr().out
+    assert out.count(" matches") == len([name for name in ENDPOINTS if not name.endswith(".page")])
+
+
+def test_a_renamed_osai_is_told_and_a_contract_suggested(monkeypatch, capfd):
+    """With the suggestion in the connection, all fits."""
+    with Sandbox(access_token=CANARY, contract=rebind(Contract(), renamed())) as other:
+        document = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": other.base_url}}
+        monkeypatch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
+        assert cli.main(["contract", "check"]) == 1
+        assert " missing " in capfd.readouterr().out
+        assert cli.main(["contract", "check", "--suggest"]) == 1
+        document["extra"]["contract"] = capfd.readouterr().out
+        monkeypatch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
+        assert cli.main(["contract", "check"]) == 0
+
+
+def test_a_saved_definition_will_do(tmp_path, capfd):
+    """Without any connection."""
+    file = tmp_path / "openapi.json"
+    file.write_bytes(definition_of(Contract()))
+    assert cli.main(["contract", "check", "--spec", str(file)]) == 0
+    file.write_text("<html>")
+    assert cli.main(["contract", "check", "--spec", str(file)]) == 2
+    assert "no API definition" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["--spec", "/nowhere/openapi.json"], ["--conn-id", "osai_default"]])
+def test_without_a_definition_it_says_what_to_do(arguments, monkeypatch, capfd):
+    """No traceback, and no secret."""
+    document = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": "http://127.0.0.1:9/api"}}
+    monkeypatch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
+    assert cli.main(["contract", "check", *arguments]) == 2
+    said = capfd.readouterr().err
+    assert "nowhere" in said or "--spec FILE" in said
+    assert CANARY not in said
