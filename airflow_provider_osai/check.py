@@ -1,4 +1,4 @@
-"""``osai-airflow check``: whether a connection works, and whether webhooks reach this Airflow."""
+"""``osai-airflow check``: one screen of diagnosis for a connection, and whether webhooks reach this Airflow."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import httpx
 
 from airflow_provider_osai.api.errors import OsaiError
 from airflow_provider_osai.api.settings import OsaiSettings
+from airflow_provider_osai.diagnosis import Grade, Line, diagnose
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.ticket import Probe, address
 
@@ -34,13 +35,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = settings_of(options.conn_id)
     except OsaiError as error:
-        return _tell(options.conn_id, [(False, str(error))])
+        return _tell(options.conn_id, [Line(Grade.FAIL, str(error))])
     except Exception as error:  # noqa: BLE001 - of Airflow's secrets backends, whatever they are
         found = f"the connection could not be read: {type(error).__name__}. Is it there, and is this Airflow's machine?"
-        return _tell(options.conn_id, [(False, found)])
-    findings = [OsaiHook(options.conn_id).test_connection()]
+        return _tell(options.conn_id, [Line(Grade.FAIL, found)])
+    findings = list(diagnose(settings, options.conn_id))
     if options.webhook:
-        findings.append(webhook_check(settings, options.conn_id))
+        good, text = webhook_check(settings, options.conn_id)
+        findings.append(Line(Grade.OK if good else Grade.FAIL, text))
     return _tell(options.conn_id, findings)
 
 
@@ -95,7 +97,7 @@ def settings_of(osai_conn_id: str) -> OsaiSettings:
     return OsaiSettings.from_connection(connection.password, connection.extra_dejson)
 
 
-def _tell(osai_conn_id: str, findings: Sequence[tuple[bool, str]]) -> int:
-    for good, text in findings:
-        sys.stdout.write(f"{'ok  ' if good else 'FAIL'} {osai_conn_id}: {text}\n")
-    return 0 if all(good for good, _ in findings) else 1
+def _tell(osai_conn_id: str, findings: Sequence[Line]) -> int:
+    for line in findings:
+        sys.stdout.write(f"{line.grade:<4} {osai_conn_id}: {line.text}\n")
+    return 1 if any(line.grade is Grade.FAIL for line in findings) else 0

@@ -57,6 +57,8 @@ class OsaiAuth(httpx.Auth):
         self._sync_lock = threading.Lock()
         self._async_lock = asyncio.Lock()
         self.sign_ins = 0
+        self.life: float | None = None
+        """Seconds that the last JWT was good for when it came; ``None``: it does not say."""
 
     def replace(self, access_token: SecretStr) -> bool:
         """Sign in with *access_token* from now on; return whether it is another than before."""
@@ -113,7 +115,8 @@ class OsaiAuth(httpx.Auth):
         """Take the JWT out of the answer; leave every other answer to the client's ordinary reading of errors."""
         if answer.is_success:
             token = _bare(text_of(answer))
-            self._renew_at = self._clock() + RENEW_AT * _life(token)
+            life = _life(token)
+            self._renew_at, self.life = self._clock() + RENEW_AT * life, None if life == float("inf") else life
             self._jwt = token
             self.sign_ins += 1
             return self._on_secret(token)

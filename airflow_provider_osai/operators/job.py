@@ -38,12 +38,14 @@ if TYPE_CHECKING:
     from airflow_provider_osai.jobs.flow import Flow
     from airflow_provider_osai.jobs.ledger import Ledger
 
-__all__ = ["OsaiJobOperator"]
+__all__ = ["JOB", "OsaiJobOperator"]
 
 T = TypeVar("T")
 
 GRACE = 300.0
 """Seconds after the deadline at which Airflow itself ends a deferral, in case no triggerer runs."""
+JOB = "osai_job"
+"""The XCom that says which job this is, of what kind, and through which connection; for the panel."""
 DEFERRALS = "osai_deferrals"
 """The XCom that counts the triggers of this task that died."""
 MOST_OLDER = 20
@@ -225,6 +227,7 @@ class OsaiJobOperator(OsaiStoppingOperator):
         self._go_on()
         self.log.info("OSAI %s job %s is %s", job.kind, job.id, job.state)
         ti.xcom_push(key="job_id", value=job.id)
+        ti.xcom_push(key=JOB, value={"kind": job.kind.value, "job_id": job.id, "conn_id": self.osai_conn_id})
         ti.xcom_push(key=OsaiPortalLink().xcom_key, value=OsaiPortalLink.url(client.settings, job.kind, job.id))
         return job
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from airflow.plugins_manager import AirflowPlugin
 
@@ -13,28 +14,46 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["OsaiPlugin"]
+__all__ = ["PANELS", "OsaiPlugin"]
+
+PANELS: Final = "/osai-jobs"
+"""Where the API server mounts the panel of jobs."""
 
 
-class _Webhooks:
-    """The receiver of webhooks, made when the first one comes: every process of Airflow loads its plugins."""
+Made = Callable[[], "FastAPI"]
 
-    _app: FastAPI | None = None
+
+class _Later:
+    """An application that is made when the first request comes: every process of Airflow loads its plugins.
+
+    :param make: makes it.
+    :param hide: takes what nobody shall log out of a request's scope, after a copy for the application was made.
+    """
+
+    def __init__(self, make: Made, hide: Callable[[Scope], None] = lambda _: None) -> None:
+        self._make, self._hide = make, hide
+        self._app: FastAPI | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, and leave no ticket behind for whoever logs addresses after it."""
+        """Serve one request."""
         if self._app is None:
-            made = await asyncio.to_thread(_make)
+            made = await asyncio.to_thread(self._make)
             self._app = self._app or made
         inner = dict(scope)
-        _hide(scope)
+        self._hide(scope)
         await self._app(inner, receive, send)
 
 
-def _make() -> FastAPI:
-    from airflow_provider_osai.plugins.app import create_app  # noqa: PLC0415 - see _Webhooks
+def _webhooks() -> FastAPI:
+    from airflow_provider_osai.plugins.app import create_app  # noqa: PLC0415 - see _Later
 
     return create_app()
+
+
+def _panel() -> FastAPI:
+    from airflow_provider_osai.plugins.panel import create_panel  # noqa: PLC0415 - see _Later
+
+    return create_panel()
 
 
 def _hide(scope: Scope) -> None:
@@ -45,7 +64,25 @@ def _hide(scope: Scope) -> None:
 
 
 class OsaiPlugin(AirflowPlugin):
-    """Mounts the receiver of webhooks in the API server, below ``/osai``."""
+    """Mounts the receiver of webhooks in the API server, below ``/osai``, and the panel of jobs, with its places."""
 
     name = "osai"
-    fastapi_apps = [{"app": _Webhooks(), "url_prefix": PREFIX, "name": "OSAI webhooks"}]  # noqa: RUF012 - Airflow's way
+    fastapi_apps = [  # noqa: RUF012 - Airflow's way
+        {"app": _Later(_webhooks, _hide), "url_prefix": PREFIX, "name": "OSAI webhooks"},
+        {"app": _Later(_panel), "url_prefix": PANELS, "name": "OSAI jobs"},
+    ]
+    external_views = [  # noqa: RUF012 - same
+        {
+            "name": "OSAI job",
+            "href": f"{PANELS}/task/{{DAG_ID}}/{{RUN_ID}}/{{TASK_ID}}/{{MAP_INDEX}}",
+            "destination": "task_instance",
+            "url_route": "osai_job",
+        },
+        {
+            "name": "OSAI jobs",
+            "href": f"{PANELS}/",
+            "destination": "nav",
+            "category": "browse",
+            "url_route": "osai_jobs",
+        },
+    ]

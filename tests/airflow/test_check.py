@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
+import re
+import ssl
 import threading
+from datetime import UTC, datetime
 
 import pytest
+import trustme
 
 from airflow_provider_osai.check import webhook_check
 from airflow_provider_osai.cli import main
@@ -27,11 +32,23 @@ def mounted(sandbox, connection):
 
 
 def test_a_connection_that_works_and_whose_webhook_is_reached(mounted, connection, logged, dagbag):
-    """Two lines, and no secret in them."""
+    """One screen, and no secret in it."""
     connection(webhook_base_url=mounted, webhook_secret=SECRET)
     assert main(["check", "--webhook"]) == 0
-    lines = [line for line in logged().splitlines() if line.startswith(("ok", "FAIL"))]
-    assert lines[-2].startswith("ok   osai_default: Signed in to OSAI at http://127.0.0.1")
+    lines = [line for line in logged().splitlines() if line.startswith(("ok", "FAIL", "--"))]
+    said = [line.removeprefix("ok   osai_default: ").split(" http")[0] for line in lines[:-1]]
+    begins = (
+        "Address",
+        "Answers in",
+        "Its clock",
+        "Signed in to OSAI",
+        "The sign-in holds",
+        "list works",
+        "cancel is",
+        "Web",
+    )
+    assert [words[: len(begin)] for words, begin in zip(said, begins, strict=True)] == list(begins)
+    assert all(line.startswith("ok ") for line in lines)
     assert lines[-1].startswith(f"ok   osai_default: POST {mounted}/osai/webhook/... reached this Airflow in ")
     assert SECRET not in "".join(lines)
 
@@ -105,3 +122,64 @@ def test_a_receiver_with_another_secret_does_not_pass(mounted, connection):
     good, text = webhook_check(settings, "osai_default")
     assert not good
     assert "another secret" in text
+
+
+class TestDiagnosis:
+    """Each finding has a remedy."""
+
+    def lines(self, logged):
+        return [line for line in logged().splitlines() if line[:4] in ("ok  ", "FAIL", "--  ")]
+
+    def test_an_osai_that_cannot_be_reached(self, connection, logged, dagbag):
+        """What to look at is said once for the way there, and once for the sign-in."""
+        connection(base_url="http://127.0.0.1:9/api")
+        assert main(["check"]) == 1
+        failed = [line for line in self.lines(logged) if line.startswith("FAIL")]
+        assert len(failed) == 2
+        assert "Check the address, DNS, the proxy, and the firewall." in failed[0]
+
+    def test_a_clock_that_is_wrong(self, connection, logged, dagbag, mocker):
+        """By how much, and which way."""
+        long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+        mocker.patch("airflow_provider_osai.diagnosis.parsedate_to_datetime", return_value=long_ago)
+        assert main(["check"]) == 1
+        assert re.search(r"FAIL osai_default: Its clock is \d+ s behind of ours; set the clocks by NTP", logged())
+
+    def test_a_list_that_does_not_work(self, connection, sandbox, logged, dagbag):
+        """It is assumed, so the contract is to be mended."""
+        sandbox.control.fault("status", "training.list", status=404, times=100)
+        assert main(["check"]) == 1
+        assert "or to null ('osai-airflow contract check')" in logged()
+
+    def test_what_the_contract_leaves_out_is_told_and_is_no_failure(self, connection, logged, dagbag):
+        """The user has said so."""
+        connection(contract='{"training.list": null, "device_rental.cancel": null}')
+        assert main(["check"]) == 0
+        text = logged()
+        assert "--   osai_default: list is bound to null" in text
+        assert "so a killed task leaves them: device_rental" in text
+        assert "--   osai_default: Webhooks are off" in text
+
+    def test_a_certificate_that_is_not_good(self, connection, logged, dagbag):
+        """Not taken for a server that is down."""
+        ca = trustme.CA()
+        with served_over_tls(ca) as url:
+            connection(base_url=f"{url}/api")
+            assert main(["check"]) == 1
+        assert "Add the authority to SSL_CERT_FILE" in logged()
+
+
+@contextlib.contextmanager
+def served_over_tls(ca):
+    server = http.server.HTTPServer(("127.0.0.1", 0), Answering)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    ca.issue_cert("127.0.0.1").configure_cert(context)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)

@@ -319,7 +319,7 @@ class TestShared:
                 await osai.looked(4)
                 assert told == []
                 supervisor.broken = False
-                await until(lambda: len(told) == 1)
+                await until(lambda: len(told) == 1 and supervisor.remembered()["image_count"] == 1)
                 supervisor.broken = True
                 osai.change(dataset)
                 await until(lambda: len(told) == 2)

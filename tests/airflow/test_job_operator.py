@@ -70,7 +70,11 @@ class TestExecute:
         with pytest.raises(OsaiJobFailed):
             make(end="failed").execute(context)
         (job,) = jobs()
-        assert ti.xcoms == {"job_id": job["id"], "osai_portal_link": f"{sandbox.portal_url}/trainings/{job['id']}"}
+        assert ti.xcoms == {
+            "job_id": job["id"],
+            "osai_job": {"kind": "training", "job_id": job["id"], "conn_id": "osai_default"},
+            "osai_portal_link": f"{sandbox.portal_url}/trainings/{job['id']}",
+        }
 
     def test_a_job_that_has_already_ended_is_not_deferred_on(self, make, context):
         """No triggerer is needed for what is known."""

@@ -111,7 +111,7 @@ def test_airflow_itself_loads_the_plugin():
         "print([app['url_prefix'] for app in apps])"
     )
     output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-    assert output.splitlines()[-1] == "['/osai']"
+    assert output.splitlines()[-1] == "['/osai', '/osai-jobs']"
 
 
 def test_airflow_itself_takes_the_form():

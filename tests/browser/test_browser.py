@@ -93,10 +93,74 @@ def test_the_connection_form_saves_and_tests_a_connection(page, airflow, osai):
     assert not SECRET.search(page.content())
 
 
-def test_the_tasks_page_leads_to_the_jobs_page(page, airflow, osai, images):
-    """Its button opens OSAI's page of this very job, in a tab of its own."""
+@pytest.fixture(scope="module")
+def run_id(airflow, images):
+    """A run that has ended well."""
     run_id = airflow.trigger(DAG, {"images": str(images)})
     assert airflow.wait(DAG, run_id, timeout=180) == "success", airflow.failures(DAG, run_id)
+    return run_id
+
+
+def panel(page: Page, airflow: WholeAirflow, run_id: str):
+    """Open the panel of the run's training as a user does: by the tab on the task's page."""
+    page.goto(f"{airflow.url}/dags/{DAG}/runs/{run_id}/tasks/train_model")
+    page.get_by_role("link", name="OSAI job", exact=True).click()
+    return page.frame_locator("iframe")
+
+
+def test_the_panel_shows_a_training_that_has_ended(page, airflow, osai, run_id):
+    """Its state, its figures and its curves, in the colours of Airflow's page."""
+    job = airflow.xcom(DAG, run_id, "train_model")
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        shown = panel(page, airflow, run_id)
+        expect(shown.get_by_text(f"OSAI training {job['job_id']}")).to_be_visible()
+        expect(shown.locator(".state")).to_have_text("succeeded")
+        expect(shown.locator("canvas")).to_have_count(2)
+        expect(shown.get_by_text(job["model_id"])).to_be_visible()
+        is_dark = page.evaluate("document.documentElement.classList.contains('dark')")
+        assert shown.locator("html").evaluate("page => page.classList.contains('dark')") is is_dark
+        portal = shown.get_by_role("link", name="Open in the OSAI portal")
+        expect(portal).to_have_attribute("href", f"{osai.portal_url}/trainings/{job['job_id']}")
+        page.wait_for_timeout(500)
+        picture(page, f"panel-{scheme}")
+    page.emulate_media(color_scheme="light")
+
+
+def test_the_panel_follows_a_training_that_runs(page, airflow, osai, images):
+    """By itself, without a new visit."""
+    osai.control.script("training", "reads", reads=10**9)
+    before = {job["id"] for job in osai.control.record()["jobs"]}
+    run_id = airflow.trigger(DAG, {"images": str(images)})
+    try:
+        new: list[str] = []
+        for _ in range(300):
+            new = [job["id"] for job in osai.control.record()["jobs"] if job["id"] not in before]
+            if new:
+                break
+            page.wait_for_timeout(200)
+        shown = panel(page, airflow, run_id)
+        expect(shown.locator(".state")).to_have_text("running")
+        osai.control.end(new[0])
+        expect(shown.locator(".state")).to_have_text("succeeded")
+    finally:
+        osai.control.script("training")
+    assert airflow.wait(DAG, run_id, timeout=180) == "success", airflow.failures(DAG, run_id)
+
+
+def test_recent_jobs_have_a_page_of_their_own(page, airflow, run_id):
+    """In the menu, with links to the panels."""
+    page.goto(airflow.url)
+    page.get_by_role("button", name="Browse").click()
+    page.get_by_role("menuitem", name="OSAI jobs").click()
+    shown = page.frame_locator("iframe")
+    job_id = airflow.xcom(DAG, run_id, "train_model")["job_id"]
+    shown.get_by_role("link", name=f"training {job_id}").click()
+    expect(shown.locator(".state")).to_have_text("succeeded")
+
+
+def test_the_tasks_page_leads_to_the_jobs_page(page, airflow, osai, run_id):
+    """Its button opens OSAI's page of this very job, in a tab of its own."""
     page.goto(f"{airflow.url}/dags/{DAG}/runs/{run_id}/tasks/train_model/details")
     button = page.get_by_role("link", name="OSAI portal")
     job_id = airflow.xcom(DAG, run_id, "train_model")["job_id"]
