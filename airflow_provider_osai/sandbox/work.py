@@ -78,6 +78,8 @@ class Work:
         like = base.classifier.settings if base else None
         settings = learning.settings_from(request.parameters, like=like)
         images = [pair for dataset_id in request.dataset_ids for pair in self._snapshot(dataset_id)]
+        # The same data give the same model, in whatever order they came.
+        images.sort(key=lambda pair: (pair[0].digest, pair[0].file_name))
         known = [(image.path, name) for image, name in images if name]
         classifier, metrics = learning.train(
             [path for path, _ in known],

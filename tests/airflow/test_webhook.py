@@ -462,7 +462,7 @@ def test_the_plugin_hides_the_ticket_from_the_access_log(webhooks, tasks, caplog
 
     from airflow_provider_osai.plugins.osai import OsaiPlugin
 
-    (mounted,) = OsaiPlugin.fastapi_apps
+    mounted, _panel = OsaiPlugin.fastapi_apps
     server = Starlette(routes=[Mount(mounted["url_prefix"], app=mounted["app"])])
     probe = Probe("osai_default", "word").sign([SECRET])
     with caplog.at_level(logging.INFO, logger="uvicorn.access"), served(server, access_log=True) as url:

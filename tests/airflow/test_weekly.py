@@ -50,17 +50,17 @@ def test_only_what_is_better_goes_on(run_dag, connection, tmp_path, logged):
     """Promote, skip, reject, promote; the champion's events tell of the promotions only."""
     images = tmp_path / "all"
     write_digits(images)
-    holdout = str(some(images, tmp_path / "holdout", 20, 120))
+    holdout = str(some(images, tmp_path / "holdout", 50, 120))
 
     def week(folder):
         ran = run_dag("example_osai_weekly", images=str(folder), holdout=holdout)
         assert ran.state == "success", ran.tasks
         return ran
 
-    few = some(images, tmp_path / "few", 15)
+    few = some(images, tmp_path / "few", 30)
     first, again = week(few), week(few)
-    worse = week(mislabelled(some(images, tmp_path / "right", 30), tmp_path / "worse"))
-    best = week(some(images, tmp_path / "many", 80))
+    worse = week(mislabelled(some(images, tmp_path / "right", 50), tmp_path / "worse"))
+    best = week(some(images, tmp_path / "many", 115))
     assert [ran.xcom("gate", "verdict") for ran in (first, again, worse, best)] == [
         "promoted",
         None,
