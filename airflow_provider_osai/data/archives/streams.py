@@ -131,13 +131,15 @@ class Unpacked:
             self._next()
             return b""
         data, self._ahead = self._ahead, b""
-        if not data and self._stream.needs_input:
+        is_hungry = not data and self._stream.needs_input
+        if is_hungry:
             data = self._more()
         try:
             piece: bytes = self._stream.decompress(data, most)
         except (zlib.error, lzma.LZMAError, OSError, EOFError, ValueError) as error:  # bz2 says OSError
             self._rules.refuse(f"it is broken: {error}", self._entry)
-        if not piece and not data and not self._stream.eof:
+        # One that is not hungry may still have nothing to give, and be hungry then.
+        if is_hungry and not piece and not data and not self._stream.eof:
             self._rules.refuse("it is cut off", self._entry)
         return piece
 
