@@ -21,9 +21,11 @@ def path_at(text: str, conn_id: str | None = None) -> Any:
     from airflow.sdk import ObjectStoragePath  # noqa: PLC0415
 
     try:
-        return ObjectStoragePath(text, conn_id=conn_id)
+        place = ObjectStoragePath(text, conn_id=conn_id)
+        place.fs  # noqa: B018 - Airflow 3.1 looks for the scheme's storage here, and not above
     except ValueError as error:
         raise OsaiArgumentError(f"{text!r}: {error}; is its provider installed?") from error
+    return place
 
 
 def at_hand(place: Any) -> Any:

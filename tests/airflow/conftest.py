@@ -12,20 +12,18 @@ from typing import Any
 import pytest
 
 from tests.conftest import DAGS, ROOT
+from tests.dags import parse
 
 
 @pytest.fixture(scope="session")
 def dagbag():
     """The tests' own Dags and the examples, parsed in a Dags folder, with a database behind them."""
-    from airflow.dag_processing.dagbag import DagBag
     from airflow.utils.db import initdb
 
     initdb()
     shutil.copytree(ROOT / "example_dags", DAGS, dirs_exist_ok=True)
     shutil.copytree(Path(__file__).parent / "dags", DAGS, dirs_exist_ok=True)
-    bag = DagBag(DAGS)
-    assert not bag.import_errors
-    return bag
+    return parse(DAGS)
 
 
 @dataclass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -15,6 +14,7 @@ from airflow_provider_osai.api.errors import OsaiJobFailed
 from airflow_provider_osai.assets import osai_model
 from airflow_provider_osai.operators.base import OsaiFlowOperator
 from airflow_provider_osai.operators.gate import OsaiModelGateOperator
+from tests.accessors import ByAsset
 from tests.sandbox.client import Api, png, shades
 
 try:
@@ -33,8 +33,8 @@ def candidate(model_id="b", accuracy=0.9, data_digest="data 1"):
 @pytest.fixture
 def log(context):
     """The events of the champion's asset; the context reads them and takes new ones."""
-    context["inlet_events"] = {CHAMPION: []}
-    context["outlet_events"] = defaultdict(lambda: SimpleNamespace(extra={}))
+    context["inlet_events"] = ByAsset(list)
+    context["outlet_events"] = ByAsset(lambda: SimpleNamespace(extra={}))
     context["dag_run"] = SimpleNamespace(dag_id="dag", run_id="run 5", run_after=datetime(2026, 5, 1, tzinfo=UTC))
 
     class Log:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from types import SimpleNamespace
 
 from airflow.sdk import Asset
 
 from airflow_provider_osai.assets import osai_dataset, osai_model
 from airflow_provider_osai.assets.events import MOST, announce, extras, keep_silent, last_extra
+from tests.accessors import ByAsset
 
 
 def test_only_our_assets_are_told():
     """The user's others are the user's to speak of; what is said already stays. ``None`` is a word too."""
     model, other = osai_model("defects"), Asset("s3://bucket/key")
-    told = defaultdict(lambda: SimpleNamespace(extra={}))
+    told = ByAsset(lambda: SimpleNamespace(extra={}))
     told[model].extra["by"] = "hand"
     announce(SimpleNamespace(outlets=[model, other]), {"outlet_events": told}, {"model_id": "1", "replaces": None})
     assert told[model].extra == {"by": "hand", "model_id": "1", "replaces": None}
@@ -33,13 +33,14 @@ class Events(list):
 
 def test_the_last_events_are_read_oldest_first():
     """A hundred at the most; with or without a way to ask for so many only (Airflow 3.1)."""
-    asset = osai_dataset("1")
+    asset, events = osai_dataset("1"), ByAsset(list)
     log = [SimpleNamespace(extra={"number": number}) for number in range(MOST + 20)]
     for accessor in (Events(log), log):
-        seen = extras({"inlet_events": {asset: accessor}}, asset)
+        events[asset] = accessor
+        seen = extras({"inlet_events": events}, asset)
         assert [extra["number"] for extra in seen] == list(range(20, MOST + 20))
-        assert last_extra({"inlet_events": {asset: accessor}}, asset) == {"number": MOST + 19}
-    assert last_extra({"inlet_events": {asset: []}}, asset) is None
+        assert last_extra({"inlet_events": events}, asset) == {"number": MOST + 19}
+    assert last_extra({"inlet_events": ByAsset(list)}, asset) is None
 
 
 def test_an_event_that_is_not_to_be_made_is_taken_out_of_the_outlets():

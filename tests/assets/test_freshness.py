@@ -9,12 +9,15 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.assets import is_new, osai_model, skip_unless_new
+from tests.accessors import ByAsset
 
 TRAINED = osai_model("defects-candidate")
 
 
 def context(*extras):
-    return {"inlet_events": {TRAINED: [SimpleNamespace(extra=extra) for extra in extras]}}
+    events = ByAsset(list)
+    events[TRAINED] = [SimpleNamespace(extra=extra) for extra in extras]
+    return {"inlet_events": events}
 
 
 def test_only_the_last_training_counts():

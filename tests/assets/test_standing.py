@@ -8,12 +8,15 @@ import pytest
 
 from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.assets import osai_model, standing_model
+from tests.accessors import ByAsset
 
 CHAMPION = osai_model("defects")
 
 
 def context(*extras):
-    return {"inlet_events": {CHAMPION: [SimpleNamespace(extra=extra) for extra in extras]}}
+    events = ByAsset(list)
+    events[CHAMPION] = [SimpleNamespace(extra=extra) for extra in extras]
+    return {"inlet_events": events}
 
 
 def test_it_is_the_last_promotion_that_counts():

@@ -13,6 +13,7 @@ from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.rebinding import rebind
 from airflow_provider_osai.api.settings import EXTRAS
 from tests.conftest import ROOT
+from tests.dags import parse
 
 README = (ROOT / "README.md").read_text()
 
@@ -38,15 +39,11 @@ def test_its_dag_is_short_and_parses(dagbag_of):
 
 @pytest.fixture
 def dagbag_of(tmp_path):
-    from airflow.dag_processing.dagbag import DagBag
-
-    def parse(source: str) -> DagBag:
+    def dagbag(source: str):
         (tmp_path / "dag.py").write_text(source)
-        bag = DagBag(tmp_path)
-        assert not bag.import_errors
-        return bag
+        return parse(tmp_path)
 
-    return parse
+    return dagbag
 
 
 def test_its_contract_example_is_a_contract():
