@@ -6,7 +6,11 @@ CONSTRAINTS := constraints$(AIRFLOW:%=-airflow%).txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint unit browser chaos bench docs clean
+# What runs on the built wheel, in a folder without the sources: by default what touches Airflow, and a whole Airflow.
+SUITE ?= tests/airflow tests/assets tests/lineage tests/testing tests/e2e/test_first_flight.py
+AWAY = .wheel/airflow$(or $(AIRFLOW),3.3)-$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+
+.PHONY: demo test lint unit browser wheel chaos bench docs clean
 
 demo: $(READY)  ## fly the retraining Dag in a whole Airflow against the sandbox; KEEP=1 leaves Airflow up
 	@$(BIN)/osai-airflow demo $(if $(KEEP),--keep)
@@ -25,8 +29,18 @@ browser:  ## what the tests of pages need
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
 	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
 
-chaos: $(READY)  ## kill whatever can be killed, break every call, and count what is doubled, lost or left running
-	@$(BIN)/python -m tests.chaos
+wheel:  ## SUITE on the built wheel, with PYTHON and AIRFLOW; what is deprecated is an error where we use it
+	@rm -rf $(AWAY)
+	@$(PYTHON) -m venv $(AWAY)/.venv
+	@$(AWAY)/.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(AWAY)/.venv/bin/uv build --quiet --wheel --out-dir $(AWAY)
+	@$(AWAY)/.venv/bin/uv pip install --quiet --python $(AWAY)/.venv/bin/python --constraint $(CONSTRAINTS) \
+	  "airflow-provider-osai[dev] @ file://$$(ls $(CURDIR)/$(AWAY)/*.whl)"
+	@cp -r tests example_dags docs pyproject.toml README.md $(AWAY)
+	@cd $(AWAY) && .venv/bin/python -m pytest --version && .venv/bin/python -m pytest -c tests/wheel.ini --rootdir . -q -n 2 --dist loadfile $(SUITE)
+
+chaos: $(READY)  ## kill whatever can be killed, break every call, and count what is doubled, lost or left running; MATRICES: some of it
+	@$(BIN)/python -m tests.chaos $(MATRICES)
 
 bench: $(READY)  ## what waiting, importing and resuming cost, beside other providers (about an hour, on an idle machine)
 	$(BIN)/python -m benchmarks.deferred_jobs --jobs 5000 --interval 10 --peer http
@@ -45,7 +59,7 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 clean:
-	rm -rf .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis .wheel dist
 
 docs: $(READY)  ## the documentation site, in site/
 	@$(BIN)/mkdocs build --quiet

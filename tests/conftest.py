@@ -23,7 +23,6 @@ os.environ |= {
     "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__UNIT_TEST_MODE": "True",
-    "AIRFLOW__API_AUTH__JWT_SECRET": "of these tests, and of no other use",  # nothing makes one in this mode on 3.2
 }
 
 import pytest  # noqa: E402 - Airflow reads the environment when it is first imported

@@ -28,7 +28,10 @@ def guard():
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "for these tests only, " * 4)
         made = Guard()
-        patch.setattr(airflow_app._AuthManagerState, "instance", made)
+        # Where Airflow 3.1 keeps it is another place; both are what get_auth_manager gives.
+        kept = getattr(airflow_app, "_AuthManagerState", None)
+        patch.setattr(*((kept, "instance") if kept else (airflow_app, "auth_manager")), made)
+        assert airflow_app.get_auth_manager() is made
         yield made
 
 

@@ -13,7 +13,6 @@ from unittest.mock import MagicMock
 import airflow
 import jsonschema
 import pytest
-
 from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 
 from airflow_provider_osai.api.settings import EXTRAS, REGIONS
