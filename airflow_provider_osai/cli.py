@@ -22,6 +22,7 @@ COMMANDS: Final = {
         "airflow_provider_osai.demo.__main__",
         "retrain a model end to end, in a whole Airflow against a local OSAI",
     ),
+    "digits": ("airflow_provider_osai.demo.digits", "write handwritten digits to try things on, a folder for each"),
     "sandbox": ("airflow_provider_osai.sandbox.__main__", "run a local OSAI that really trains, until Ctrl-C"),
 }
 """Module with a ``main(arguments)``, and what it does. A module is imported only when its command is given."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["write_digits"]
+__all__ = ["main", "write_digits"]
 
 BRIGHTEST = 16
 """The digits' pixels go from 0 to 16."""
@@ -29,3 +32,13 @@ def write_digits(folder: Path, limit: int | None = None) -> int:
         Image.fromarray(image).save(category / f"digit-{number:04}.png")
         written += 1
     return written
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write digits into a folder, and say how many."""
+    parser = argparse.ArgumentParser(prog="osai-airflow digits", description=__doc__)
+    parser.add_argument("folder", type=Path, help="gets a sub-folder for each digit; made if it is missing")
+    parser.add_argument("--limit", type=int, help="so many images only; without it, all 1,797")
+    given = parser.parse_args(arguments)
+    sys.stdout.write(f"{write_digits(given.folder, given.limit)} images in {given.folder}\n")
+    return 0

@@ -34,8 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _write_at_once(given.ready_file, line)
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
+        if sys.stderr.isatty():  # a person, to whom the token was just shown
+            sys.stderr.write(f"export AIRFLOW_CONN_OSAI_DEFAULT='{_connection(sandbox)}'\n")
         stopped.wait()
     return 0
+
+
+def _connection(sandbox: Sandbox) -> str:
+    """Return the connection as Airflow reads it from its environment."""
+    extra = {"base_url": sandbox.base_url}
+    return json.dumps({"conn_type": "osai", "password": sandbox.access_token, "extra": extra})
 
 
 def _parser() -> argparse.ArgumentParser:

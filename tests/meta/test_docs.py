@@ -15,6 +15,7 @@ from airflow_provider_osai.api.contract import ENDPOINTS
 from airflow_provider_osai.api.settings import EXTRAS
 from airflow_provider_osai.get_provider_info import get_provider_info
 from tests.conftest import ROOT
+from tests.dags import parse
 
 INFO = get_provider_info()
 MODULES = [
@@ -69,3 +70,34 @@ def test_it_loads_nothing_from_elsewhere(site):
         loaded = re.findall(r"""<(?:script|img|iframe)[^>]+src=["']?(https?://[^"'\s>]+)""", html)
         loaded += re.findall(r"""<link[^>]+rel=["']?stylesheet["']?[^>]*href=["']?(https?://[^"'\s>]+)""", html)
         assert not loaded, (page, loaded)
+
+
+OPERATORS_PAGE = (ROOT / "docs/reference/operators.md").read_text()
+ROWS = {line.split("`")[1]: re.split(r" *\| *", line)[1:-1] for line in re.findall(r"^\| `.*", OPERATORS_PAGE, re.M)}
+SHARED = {"OsaiJobOperator", "OsaiLearningOperator"}
+"""What all jobs, and both trainings, have in common."""
+OFFERED = {
+    name: getattr(import_module(module), name)
+    for module in INFO["operators"][0]["python-modules"]
+    for name in import_module(module).__all__
+    if (name.endswith("Operator") and name not in SHARED) or name == "rented_device"
+}
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_each_operator_says_what_it_raises_what_a_retry_does_and_where_it_is_used(name):
+    """In a row of its own; the example uses it, and the errors are those of its docstring."""
+    _, _, raised, retried, example = ROWS[name]
+    assert retried
+    link = re.search(r"\(([^)]+)\)", example)[1]
+    shown = OPERATORS_PAGE if link.startswith("#") else (ROOT / "docs/reference" / link).read_text()
+    assert f"{name}(" in shown or f"{name}.partial(" in shown
+    own = set(re.findall(r":raises (Osai\w+)", OFFERED[name].__doc__))
+    assert own <= set(re.findall(r"Osai\w+", raised)) <= set(errors.__all__)
+
+
+def test_the_dags_of_the_operators_page_parse(tmp_path):
+    """As Airflow parses them."""
+    for number, source in enumerate(re.findall(r"```python\n(.*?)```", OPERATORS_PAGE, re.DOTALL)):
+        (tmp_path / f"dag_{number}.py").write_text(source)
+    assert set(parse(tmp_path).dags) == {"retrain_further", "device_by_hand"}
