@@ -62,4 +62,4 @@ clean:
 	rm -rf .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis .wheel dist
 
 docs: $(READY)  ## the documentation site, in site/
-	@$(BIN)/mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
