@@ -73,7 +73,7 @@ def test_it_loads_nothing_from_elsewhere(site):
 
 
 OPERATORS_PAGE = (ROOT / "docs/reference/operators.md").read_text()
-ROWS = {line.split("`")[1]: re.split(r" *\| *", line)[1:-1] for line in re.findall(r"^\| `.*", OPERATORS_PAGE, re.M)}
+ROWS = {line.split("`")[1]: re.split(r" *\| *", line)[1:-1] for line in re.findall(r"^\| \[`.*", OPERATORS_PAGE, re.M)}
 SHARED = {"OsaiJobOperator", "OsaiLearningOperator"}
 """What all jobs, and both trainings, have in common."""
 OFFERED = {
