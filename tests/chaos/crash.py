@@ -142,6 +142,11 @@ def run_task(case: Case, folder: Path, dataset: str, *, die_at: str | None, try_
 
     ti = TaskInstance(folder, try_number=try_number, max_tries=max_tries, tick=tick)
     context: Any = {"ti": ti} | ({"task_state_store": Store(folder / "store", tick)} if case.remembers else {})
+    return to_the_end(operator, context, tick)
+
+
+def to_the_end(operator: Callable[[], Any], context: Any, tick: Callable[[str], None]) -> dict:
+    """Execute a task as workers and a triggerer do, each with an operator of its own."""
     resume: Callable[[], dict] = partial(operator().execute, context)
     while True:
         try:

@@ -8,7 +8,6 @@ which must be noticed.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import multiprocessing
@@ -26,11 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos import faults
-from tests.chaos.crash import Hook, Store, in_child
+from tests.chaos.crash import Hook, Store, in_child, to_the_end
 
 from tests.chaos.world import LIVE, Files, Osai, TaskInstance, report, sandbox  # isort: skip - makes Airflow a home
 
-from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_osai.operators.device import OsaiReleaseDeviceOperator, OsaiRentDeviceOperator
 
@@ -142,18 +140,7 @@ def run_rent(case: Case, folder: Path, number: int, die_at: str | None) -> dict:
 
     ti = TaskInstance(folder, try_number=number, max_tries=1, tick=tick)
     context: Any = {"ti": ti} | ({"task_state_store": Store(folder / "store", tick)} if case.remembers else {})
-    resume: Callable[[], dict] = partial(operator().execute, context)
-    while True:
-        try:
-            result = resume()
-        except TaskDeferred as deferred:
-            tick("after defer")
-            event = asyncio.run(anext(deferred.trigger.run())).payload
-            tick("before complete")
-            resume = partial(operator().execute_complete, context, event)
-        else:
-            tick("after complete")
-            return {"result": result}
+    return to_the_end(operator, context, tick)
 
 
 def run_release(folder: Path, die_at: str | None) -> dict:
