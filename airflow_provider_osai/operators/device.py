@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -25,7 +25,9 @@ __all__ = ["OsaiReleaseDeviceOperator", "OsaiRentDeviceOperator", "rented_device
 
 NOTHING: Final = ("", "None", "null")
 """What a template leaves of a missing XCom."""
-PERSISTENT: Final[dict[str, Any]] = {"retries": 10, "retry_delay": timedelta(seconds=30)}
+SEVERAL: Final = ("[", "(", "{")
+"""How the text of a list begins that a template leaves."""
+PERSISTENT: Final[Mapping[str, Any]] = {"retries": 10, "retry_delay": timedelta(seconds=30)}
 """How a release is retried if nothing else is said, whatever the Dag's defaults: what it leaves costs money."""
 
 
@@ -57,9 +59,10 @@ class OsaiRentDeviceOperator(OsaiLeaseOperator):
 class OsaiReleaseDeviceOperator(OsaiFlowOperator):
     """Gives a device back. Returns ``released``: the ids of the rentals that it ended.
 
-    Nothing to give back is a success, with a line in the log: over already, unknown to OSAI, never rented. A lease that
-    goes on is none. If nothing else is said, the task has 10 retries, half a minute apart. That OSAI rents devices is
-    documented (docs.onestepai.com/getting_started/three_main_actions); the call that ends a lease is assumed.
+    Unless you set ``retries``, the task has 10 of them, half a minute apart, mapped or not and whatever a Dag's
+    ``default_args`` say. Nothing to give back is a success, with a line in the log: over already, unknown to OSAI,
+    never rented. A lease that goes on is none. That OSAI rents devices is documented
+    (docs.onestepai.com/getting_started/three_main_actions); the call that ends a lease is assumed.
 
     :param job_id: the rental's id; may be missing if *reference* is there.
     :param reference: what it was rented under; all leases under it are ended.
@@ -69,18 +72,20 @@ class OsaiReleaseDeviceOperator(OsaiFlowOperator):
         message says when it ends by itself.
     """
 
+    task_defaults = PERSISTENT
     template_fields = ("job_id", "reference", *OsaiFlowOperator.template_fields)
 
     def __init__(
         self, *, job_id: str | XComArg | None = None, reference: str | XComArg | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(**PERSISTENT | kwargs)
+        super().__init__(**kwargs)
         self.job_id = job_id
         self.reference = reference
 
     def build_flow(self, calls: Calls) -> Flow[dict[str, Any]]:
         """Return the release."""
-        ended = yield from release(calls, _given(self.job_id), _given(self.reference), self.log.info)
+        job_id, reference = _given("job_id", self.job_id), _given("reference", self.reference)
+        ended = yield from release(calls, job_id, reference, self.log.info)
         return {"released": ended}
 
 
@@ -134,6 +139,12 @@ def _whole_seconds(duration: timedelta | float | str) -> int:
         raise OsaiArgumentError(msg) from None
 
 
-def _given(value: Any) -> str | None:
+def _given(name: str, value: Any) -> str | None:
+    """Return what a release goes by; ``None`` if it is missing.
+
+    :raises OsaiArgumentError: if it is of several rentals, such as the XComs of a mapped rent.
+    """
     text = str(value).strip()
+    if not isinstance(value, (str, int, type(None))) or text.startswith(SEVERAL):
+        raise OsaiArgumentError(f"{name} = {value!r}: that of one rental is needed; map the release like the rent")
     return None if text in NOTHING else text

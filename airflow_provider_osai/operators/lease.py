@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
@@ -30,9 +30,14 @@ class OsaiLeaseOperator(OsaiJobOperator):
     """
 
     until_ready = True
+    fixed_arguments: ClassVar[Mapping[str, Any]] = {
+        "wait_for_completion": True,
+        "use_webhook": False,
+        "cancel_on_kill": True,
+    }
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(wait_for_completion=True, use_webhook=False, cancel_on_kill=True, **kwargs)
+        super().__init__(**self.fixed_arguments, **kwargs)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Take a lease, or adopt that of an earlier try."""

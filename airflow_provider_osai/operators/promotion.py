@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, SkipMixin
 
@@ -20,6 +20,7 @@ from airflow_provider_osai.promotion.decision import Contender, Decision, Verdic
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Asset, Context
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
     from airflow_provider_osai.jobs.ledger import Ledger
     from airflow_provider_osai.promotion.rule import Rule
@@ -33,8 +34,10 @@ EVALUATING: Final = "osai_evaluating"
 """The XCom with the model that is being evaluated."""
 NOTHING_UNSURE: Final = 1.0
 """The confidence that a label needs to be written while a model is evaluated: the dataset stays what it was."""
-ONE_AT_A_TIME: Final = {"max_active_tis_per_dag": 1}
+ONE_AT_A_TIME: Final[Mapping[str, Any]] = {"max_active_tis_per_dag": 1}
 """Gates of overlapping runs decide one after the other, so that each sees what the one before it did."""
+ONLY_SKIP: Final = "a mapped gate can only skip what follows, not choose it; give all candidates to one gate"
+"""Airflow runs both branches of a mapped task; since 3.2 also in a mapped task group (apache/airflow#67265)."""
 
 
 class OsaiGateOperator(OsaiJobOperator, SkipMixin):
@@ -45,24 +48,33 @@ class OsaiGateOperator(OsaiJobOperator, SkipMixin):
     """
 
     inherits_from_skipmixin = True
+    task_defaults = ONE_AT_A_TIME
+    fixed_arguments: ClassVar[Mapping[str, Any]] = {"wait_for_completion": True}
+    asset_arguments: ClassVar[Mapping[str, Sequence[str]]] = {"champion": ("inlets", "outlets")}
     template_fields: Sequence[str] = (
         *("candidate", "champion", "on_reject", "same_holdout", "holdout_dataset_id"),
         *OsaiJobOperator.template_fields,
     )
 
     def __init__(self, *, champion: Asset, **kwargs: Any) -> None:
-        super().__init__(
-            inlets=[*(kwargs.pop("inlets", None) or ()), champion],
-            outlets=[*(kwargs.pop("outlets", None) or ()), champion],
-            wait_for_completion=True,
-            **ONE_AT_A_TIME | kwargs,
-        )
+        super().__init__(**self.fixed_arguments, **kwargs)
         self.champion = champion
+        self._add_assets()
         self.candidate: Any = None
         self.on_reject: str | Sequence[str] = SKIP
         self.same_holdout: bool = False
         self.holdout_dataset_id: str | None = None
         self._model_id = ""
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> OperatorPartial:
+        """Return the gate with the arguments that are the same for all mapped instances.
+
+        :raises OsaiArgumentError: if *on_reject* names tasks.
+        """
+        if (on_reject := kwargs.get("on_reject", SKIP)) != SKIP:
+            raise OsaiArgumentError(f"on_reject = {on_reject!r}: {ONLY_SKIP}")
+        return super().partial(**kwargs)
 
     @abstractmethod
     def build_rule(self) -> Rule:
@@ -77,6 +89,7 @@ class OsaiGateOperator(OsaiJobOperator, SkipMixin):
     def execute(self, context: Context) -> dict[str, Any]:
         """Decide, with both models evaluated before if they have to be."""
         with no_vain_retries():
+            self._must_read_assets(context)
             return self._decide(context)
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
@@ -99,9 +112,12 @@ class OsaiGateOperator(OsaiJobOperator, SkipMixin):
 
     get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
 
+    def _announce_result(self, context: Context, result: dict[str, Any]) -> None:
+        """Say nothing of an evaluation: the champion's event is about the promotion only."""
+
     def _decide(self, context: Context) -> dict[str, Any]:
         rule, ours = self.build_rule(), _run_of(context)
-        branch = self._branch()
+        branch = self._branch(context)
         candidate, stands = self._chosen(rule), champion_of(extras(context, self.champion))
         if stands is not None and stands.model.model_id == candidate.model_id:
             decision = Decision(Verdict.PROMOTED, ["it is the champion already"], rule, candidate, stands.model)
@@ -161,10 +177,12 @@ class OsaiGateOperator(OsaiJobOperator, SkipMixin):
     def _ledger(self, context: Context) -> Ledger:
         return ledger_of(context, self._model_id)
 
-    def _branch(self) -> set[str] | None:
+    def _branch(self, context: Context) -> set[str] | None:
         """Return the tasks that a rejection leads to, or ``None`` if it skips what follows."""
         if self.on_reject == SKIP:
             return None
+        if context["ti"].map_index not in (None, -1):
+            raise OsaiArgumentError(f"on_reject = {self.on_reject!r}: {ONLY_SKIP}")
         branch = {self.on_reject} if isinstance(self.on_reject, str) else set(self.on_reject)
         following = set(self.downstream_task_ids)
         if not branch or not branch <= following:

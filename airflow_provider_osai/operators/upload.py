@@ -43,7 +43,7 @@ class OsaiUploadImagesOperator(OsaiTransferOperator):
     :param min_images_per_category: refuse fewer; OSAI trains on at least 3 (/pl/model-creation-and-training). 0: any.
     :param max_concurrency: images on their way at the same time, 1 to 64.
     :param on_bad_file: ``fail`` (default), if possible before anything is sent, or ``skip``: log, return, leave out.
-    :param trained: the asset that a training makes: if its last event tells of this data, the task skips in the end.
+    :param trained: the asset that a training makes (never mapped): if its last event is of this data, the task skips.
     :param osai_conn_id: the connection's id.
     :raises AirflowFailException: on a bad value or file, or if OSAI refuses something.
     :raises OsaiUnreachable: if OSAI does not answer or the dataset is locked; a retry goes on where this try ended.

@@ -208,6 +208,15 @@ class TestSameHoldout:
         assert told["candidate"]["metrics"]["accuracy"] > told["champion"]["metrics"]["accuracy"]
         assert len(predictions(sandbox)) == 2
 
+    def test_the_event_says_what_a_promotion_says_and_nothing_of_the_evaluations(self, gate, context, log, trained):
+        """No ``job_id``, ``kind`` or ``state`` of a prediction."""
+        options = {"candidate": {"model_id": trained.good}, "same_holdout": True, "holdout_dataset_id": trained.holdout}
+        task = gate(**options)
+        told = task.execute(context)
+        decision = {key: told[key] for key in ("verdict", "reasons", "rule", "candidate", "champion")}
+        run = {"dag_id": "dag", "run_id": "run 5", "after": "2026-05-01T00:00:00+00:00"}
+        assert log.told(task) == {**told["candidate"], "replaces": None, "run": run, "decision": decision}
+
     def test_deferred_it_goes_from_one_evaluation_to_the_next(self, gate, context, log, trained, sandbox):
         """Without a worker while OSAI works, and each job is done once."""
         log.add(model_id=trained.poor, metrics={}, measured_on="data 1")
@@ -269,6 +278,19 @@ class TestArguments:
         """The one that is wrong is named."""
         with pytest.raises(AirflowFailException, match=next(iter(wrong))):
             gate(**wrong).execute(context)
+
+    def test_an_asset_that_is_known_too_late_is_refused(self, gate, context, log, sandbox):
+        """One that came out of an XCom: Airflow hands out the events of inlets only."""
+        context["inlet_events"] = {}
+        with pytest.raises(AirflowFailException, match=r"champion = .*partial\(\)"):
+            gate().execute(context)
+        assert sandbox.control.record()["requests"] == []
+
+    def test_a_mapped_gate_does_not_branch(self, gate, context, ti):
+        """Airflow would run both branches."""
+        ti.map_index = 0
+        with pytest.raises(AirflowFailException, match=r"on_reject = 'tell'.*mapped gate"):
+            gate(on_reject="tell").execute(context)
 
     def test_an_id_alone_will_do(self, gate, context, trained):
         """OSAI knows its figures."""
