@@ -193,8 +193,14 @@ class OsaiClient(_Sender):
         """Send one call; raise an OsaiError if no usable answer comes."""
         try:
             return self._send(call)
-        except OsaiAuthError:
-            if self._renew is None or not self.auth.replace(self._renew().access_token):
+        except OsaiAuthError as refused:
+            if self._renew is None:
+                raise
+            try:
+                settings = self._renew()
+            except Exception as error:  # whatever a secrets backend raises: it is an outage of its own
+                raise refused from error
+            if not self.auth.replace(settings.access_token):
                 raise
             return self._send(call)
 
@@ -263,8 +269,14 @@ class AsyncOsaiClient(_Sender):
         """
         try:
             return await self._send(call, once=once)
-        except OsaiAuthError:
-            if self._renew is None or not self.auth.replace((await self._renew()).access_token):
+        except OsaiAuthError as refused:
+            if self._renew is None:
+                raise
+            try:
+                settings = await self._renew()
+            except Exception as error:  # whatever a secrets backend raises: it is an outage of its own
+                raise refused from error
+            if not self.auth.replace(settings.access_token):
                 raise
             return await self._send(call, once=once)
 

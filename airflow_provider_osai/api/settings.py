@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import ipaddress
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -21,9 +22,11 @@ REGIONS: Final[Mapping[str, str]] = MappingProxyType(
     {"eu": "https://app-eu.onestepai.com/api", "us": "https://app-us.onestepai.com/api"}
 )
 """Base address by region (docs.onestepai.com/how_to_use_api/authorization)."""
-EXTRAS: Final = ("base_url", "contract", "region", "timeout", "webhook_base_url", "webhook_secret")
+EXTRAS: Final = ("base_url", "contract", "deployment", "region", "timeout", "webhook_base_url", "webhook_secret")
 """The extra fields of a connection."""
 DEFAULT_TIMEOUT: Final = 30.0
+MAX_DEPLOYMENT: Final = 100
+"""Characters of a deployment's name."""
 SHORTEST_SECRET: Final = 16
 """Characters that a webhook secret needs: whoever sees an address could guess a shorter one at leisure."""
 
@@ -37,6 +40,7 @@ class OsaiSettings(BaseModel):
     :param timeout: seconds that one HTTP exchange may take to connect, and between two pieces of its answer. As a whole
         it may last four times as long, the sending of files left aside.
     :param contract: the API's words.
+    :param deployment: tells the jobs of this Airflow from those of another one whose database is a copy of this one's.
     :param webhook_base_url: the address at which OSAI reaches this Airflow, without a slash at the end.
     :param webhook_secrets: sign webhook addresses with the first; both are good.
     """
@@ -48,6 +52,7 @@ class OsaiSettings(BaseModel):
     region: str | None = None
     timeout: float = DEFAULT_TIMEOUT
     contract: Contract = Field(default_factory=Contract)
+    deployment: str | None = None
     webhook_base_url: str | None = None
     webhook_secrets: tuple[SecretStr, ...] = ()
 
@@ -74,9 +79,15 @@ class OsaiSettings(BaseModel):
             region=region,
             timeout=_timeout(given.get("timeout", DEFAULT_TIMEOUT)),
             contract=rebind(Contract(), given.get("contract")),
+            deployment=_deployment(given.get("deployment")),
             webhook_base_url=_address("webhook_base_url", webhook) if webhook else None,
             webhook_secrets=_secrets(given.get("webhook_secret", "")),
         )
+
+    @property
+    def endpoint_digest(self) -> str:
+        """Digits that stand for the API's address."""
+        return hashlib.sha256(self.base_url.encode()).hexdigest()[:12]
 
     @property
     def takes_webhooks(self) -> bool:
@@ -119,6 +130,14 @@ def _timeout(value: Any) -> float:
         msg = f"timeout = {value!r}: a number of seconds is needed, more than 0 and at most 3600"
         raise OsaiArgumentError(msg)
     return timeout
+
+
+def _deployment(value: Any) -> str | None:
+    name = str(value or "").strip()
+    if len(name) > MAX_DEPLOYMENT:
+        msg = f"deployment = {name[:20]!r}...: at most {MAX_DEPLOYMENT} characters are allowed"
+        raise OsaiArgumentError(msg)
+    return name or None
 
 
 def _secrets(value: Any) -> tuple[SecretStr, ...]:

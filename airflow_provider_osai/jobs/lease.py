@@ -8,7 +8,7 @@ from typing import Final
 from airflow_provider_osai.api.calls import Calls
 from airflow_provider_osai.api.errors import OsaiContractError, OsaiJobLost, OsaiRequestError
 from airflow_provider_osai.api.models import Job, JobKind
-from airflow_provider_osai.jobs.claim import SETTLING, SETTLING_LOOKS
+from airflow_provider_osai.jobs import lifecycle
 from airflow_provider_osai.jobs.flow import Flow, Sleep
 from airflow_provider_osai.jobs.lifecycle import find, look
 
@@ -55,7 +55,7 @@ def release(
 
 def _rented_under(calls: Calls, reference: str, *, known: bool) -> Flow[list[Job]]:
     """Return the leases under the reference. Where no id is known, OSAI gets the time to show one."""
-    left = 0.0 if known else SETTLING
+    left = 0.0 if known else lifecycle.SETTLING
     while True:
         jobs = yield from find(calls, KIND, reference)
         if jobs is None and not known:
@@ -66,21 +66,21 @@ def _rented_under(calls: Calls, reference: str, *, known: bool) -> Flow[list[Job
             raise OsaiContractError(msg)
         if jobs or left <= 0:
             return jobs or []
-        pause = min(left, SETTLING_LOOKS)
+        pause = min(left, lifecycle.SETTLING_LOOKS)
         left -= pause
         yield Sleep(pause)
 
 
 def _settled(calls: Calls, job_id: str) -> Flow[Job | None]:
     """Return the job, or ``None`` if OSAI goes on not knowing it."""
-    left = SETTLING
+    left = lifecycle.SETTLING
     while True:
         try:
             return (yield from look(calls, KIND, job_id))
         except OsaiJobLost:
             if left <= 0:
                 return None
-        pause = min(left, SETTLING_LOOKS)
+        pause = min(left, lifecycle.SETTLING_LOOKS)
         left -= pause
         yield Sleep(pause)
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from airflow_provider_osai.api.calls import Call, Calls
 from airflow_provider_osai.api.errors import (
@@ -29,9 +30,31 @@ from airflow_provider_osai.jobs.conversions import is_unsupported
 from airflow_provider_osai.jobs.flow import Flow, Sleep
 from airflow_provider_osai.jobs.pace import Pace
 
-__all__ = ["Watch", "cancel", "find", "look", "outcome", "submit", "wait"]
+__all__ = [
+    "Watch",
+    "cancel",
+    "cancel_duplicates",
+    "end_at_deadline",
+    "find",
+    "look",
+    "outcome",
+    "persist",
+    "see",
+    "submit",
+    "visibility_timeout",
+    "wait",
+]
 
 SUBMIT_TRIES = 4
+"""Times that a submission is sent whose answer leaves open whether OSAI took it."""
+SETTLING = 10.0
+"""Seconds after a submission within which OSAI need not show the job yet, neither by its id nor in a list."""
+SETTLING_LOOKS = 2.0
+"""Seconds between two looks meanwhile."""
+HELD_TIMEOUTS = 1.0
+"""Timeouts of the connection for which a proxy may hold a submission back after its client gave up."""
+MAY_BE_HELD = frozenset({None, 408, 502, 503, 504})
+"""Answers to a submission (``None``: no answer at all) after which it may still be on its way to OSAI."""
 LONGEST_PAUSE = 60.0
 """Seconds between two tries to submit to an OSAI that has too much to do; up to twice that by chance."""
 NO_SUCH_OPERATION = frozenset({400, 404, 405, 501})
@@ -42,6 +65,53 @@ AUTH_PATIENCE = 600.0
 """Seconds for which a refused access token is borne, in case somebody is about to replace it."""
 NOT_YET = 60.0
 """Seconds after submission for which a 404 means that the job is not visible yet."""
+ENDING_LOOKS = 10
+"""Looks, a second apart, at a job that was cancelled at its deadline."""
+
+T = TypeVar("T")
+
+
+def visibility_timeout(timeout: float) -> float:
+    """Return the seconds after a submission until which its job may still appear.
+
+    :param timeout: of the connection, in seconds.
+    """
+    return SETTLING + HELD_TIMEOUTS * timeout
+
+
+def persist(
+    attempt: Callable[[], Flow[T]],
+    *,
+    patience: float,
+    note: Callable[[str], object] = lambda _: None,
+    chance: Callable[[], float] = random.random,
+    clock: Callable[[], float] = time.time,
+) -> Flow[T]:
+    """Run the flow that *attempt* makes, again and again while OSAI is unreachable or refuses the token.
+
+    :param attempt: makes a flow that may be repeated.
+    :param patience: seconds for which an outage is tolerated; a refused token for ten minutes at most.
+    :param note: called once with a message for the task's log, when the first attempt has failed.
+    :raises OsaiUnreachable: the last error, if the outage lasts longer. The same for OsaiAuthError.
+    """
+    began: float | None = None
+    tries, slept = 0, 0.0
+    while True:
+        try:
+            return (yield from attempt())
+        except (OsaiUnreachable, OsaiAuthError) as error:
+            began = clock() if began is None else began
+            limit = min(AUTH_PATIENCE, patience) if isinstance(error, OsaiAuthError) else patience
+            left = limit - max(slept, clock() - began)
+            if left <= 0:
+                raise
+            if tries == 0:
+                note(f"{error}. Retrying for up to {limit:.0f} s")
+            pause = max(min(2.0**tries, LONGEST_PAUSE), getattr(error, "retry_after", None) or 0.0)
+            tries += 1
+        pause = min(pause * (0.5 + chance() / 2), left + 0.1)
+        slept += pause
+        yield Sleep(pause)
 
 
 def submit(
@@ -51,41 +121,79 @@ def submit(
     webhook_url: str | None = None,
     *,
     patience: float = 3600.0,
+    visibility: float | None = None,
+    repeated: Callable[[], object] = lambda: None,
+    note: Callable[[str], object] = lambda _: None,
     chance: Callable[[], float] = random.random,
 ) -> Flow[Job]:
-    """Submit *request*, and after an answer that leaves it open whether OSAI took it, look before asking again.
+    """Submit *request*. After an answer that leaves open whether OSAI took it, look for the job before sending again.
 
-    :param patience: seconds for which an OSAI that has too much to do is asked again.
+    :param patience: seconds for which an OSAI that cannot be reached, or takes no more jobs, is asked again.
+    :param visibility: seconds after a doubtful submission in which its job may still appear; default: 10.
+    :param repeated: called before a submission is sent again that may have been taken: a duplicate may appear later.
+    :param note: called with messages for the task's log.
     :param chance: a number from 0 to 1, anew at each call.
     :raises OsaiUnreachable: if it stays open, then the reference tells later; or if OSAI takes no job for so long.
     """
-    tries, refusals, waited = 0, 0, 0.0
+    doubts, refusals, waited = 0, 0, 0.0
     while True:
         try:
             job: Job = yield calls.submit_job(request, reference, webhook_url)
         except OsaiUnreachable as error:
-            if error.is_busy:
-                # Hundreds may have been sent away together, and must not come back so.
-                pause = max(min(2.0**refusals, LONGEST_PAUSE), error.retry_after or 0.0) * (1 + chance())
-                refusals, waited = refusals + 1, waited + pause
-                if waited > patience:
-                    raise
-                yield Sleep(pause)
-                continue
-            yield Sleep(error.retry_after or 2.0**tries)
-            tries += 1
             if error.sent:
-                jobs = yield from find(calls, request.kind, reference)
-                if jobs:
-                    return jobs[0]
-                if jobs is None:
-                    doubt = f"Whether OSAI took the {request.kind} job cannot be told, so it is not sent again"
-                    msg = f"{error}. {doubt}; look into the portal"
-                    raise OsaiUnreachable(msg, status=error.status) from error
-            if tries == SUBMIT_TRIES:
+                doubts += 1
+                found = yield from _appears(calls, request.kind, reference, error, visibility, patience)
+                if found is not None:
+                    return (yield from cancel_duplicates(calls, found, note)) if len(found) > 1 else found[0]
+                if doubts == SUBMIT_TRIES:
+                    raise
+                repeated()
+                continue
+            # Surely not taken. Hundreds may have been sent away together, and must not come back so.
+            pause = max(min(2.0**refusals, LONGEST_PAUSE), error.retry_after or 0.0) * (1 + chance())
+            refusals, waited = refusals + 1, waited + pause
+            if waited > patience:
                 raise
+            if refusals == 1:
+                note(f"{error}. Trying to submit for up to {patience:.0f} s")
+            yield Sleep(pause)
         else:
+            if doubts:
+                jobs = yield from find(calls, request.kind, reference)
+                if jobs and len(jobs) > 1:
+                    return (yield from cancel_duplicates(calls, jobs, note))
             return job
+
+
+def _appears(
+    calls: Calls,
+    kind: JobKind,
+    reference: str,
+    doubt: OsaiUnreachable,
+    visibility: float | None,
+    patience: float,
+) -> Flow[list[Job] | None]:
+    """Return the jobs that a doubtful submission turns out to have made, once OSAI has had the time to show them.
+
+    :raises OsaiUnreachable: if this OSAI cannot tell.
+    """
+    # The API itself has answered some doubtful submissions, and nothing holds them back.
+    left = SETTLING if visibility is None or doubt.status not in MAY_BE_HELD else visibility
+    while True:
+        pause = min(max(left, 0.0), SETTLING_LOOKS)
+        yield Sleep(max(pause, doubt.retry_after or 0.0))
+        left -= SETTLING_LOOKS
+        jobs = yield from persist(lambda: find(calls, kind, reference), patience=patience)
+        if jobs:
+            return jobs
+        if jobs is None:
+            msg = (
+                f"{doubt}. Whether OSAI took the {kind} job cannot be told, since this OSAI cannot list jobs, so it is "
+                "not sent again; look into the portal"
+            )
+            raise OsaiUnreachable(msg, status=doubt.status) from doubt
+        if left <= 0:
+            return None
 
 
 def find(calls: Calls, kind: JobKind, reference: str) -> Flow[list[Job] | None]:
@@ -103,6 +211,37 @@ def find(calls: Calls, kind: JobKind, reference: str) -> Flow[list[Job] | None]:
     return None if not ours and any(job.reference is None for job in jobs) else ours
 
 
+ORDER = (JobState.SUCCEEDED, JobState.RUNNING, JobState.UNKNOWN, JobState.QUEUED, JobState.FAILED, JobState.CANCELLED)
+"""Which of several jobs under one key is kept: the one that is nearest to a result."""
+
+
+def cancel_duplicates(
+    calls: Calls, jobs: Sequence[Job], note: Callable[[str], object], keep: str | None = None
+) -> Flow[Job]:
+    """Keep one of several jobs under one idempotency key, cancel the others, and say so.
+
+    :param keep: the id of the job to keep; default: the one that is nearest to a result.
+    """
+    ranked = sorted(jobs, key=lambda job: (job.id != keep, ORDER.index(job.state), job.created_at or "", job.id))
+    kept = ranked[0]
+    for job in ranked[1:]:
+        if job.is_terminal:
+            continue
+        try:
+            yield from cancel(calls, job.kind, job.id)
+        except OsaiError as error:
+            note(
+                f"OSAI {job.kind} jobs {kept.id} and {job.id} have one idempotency key. Job {job.id} could not be "
+                f"cancelled and may go on, cancel it in the portal: {error}"
+            )
+        else:
+            note(
+                f"OSAI {job.kind} jobs {kept.id} and {job.id} have one idempotency key, since a submission arrived "
+                f"late: keeping {kept.id}, cancelled {job.id}"
+            )
+    return kept
+
+
 @dataclass(frozen=True, slots=True)
 class Watch:
     """How a job is waited for.
@@ -114,6 +253,7 @@ class Watch:
     :param clock: the time now.
     :param observe: is told the job after each look, and the seconds until the next.
     :param until_ready: whether a device is waited for, and not the end of its lease.
+    :param once: whether the first sight of the job is enough, whatever its state.
     """
 
     since: float
@@ -123,6 +263,7 @@ class Watch:
     clock: Callable[[], float] = time.time
     observe: Callable[[Job, float], None] = lambda _job, _seconds: None
     until_ready: bool = False
+    once: bool = False
 
     def is_over(self, job: Job) -> bool:
         """Whether there is nothing left to wait for."""
@@ -157,8 +298,8 @@ def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
     """Look at the job until it has ended, and return it as it ended, well or badly; or until its device is ready.
 
     :raises OsaiJobTimeout: at the deadline; the job is left to the caller to cancel.
-    :raises OsaiJobLost: if it was out of sight for ``max_unreachable``, or unknown to OSAI for longer than a minute.
-    :raises OsaiAuthError: if the access token was refused for ten minutes.
+    :raises OsaiJobLost: if it was out of sight for ``max_unreachable``, unknown to OSAI for longer than a minute, or
+        the access token was refused for ten minutes. It was not cancelled.
     """
     ask = calls.get_job(kind, job_id)
     seen = watch.clock()  # not since its submission: whoever begins to wait for an old job has not lost sight of it yet
@@ -170,13 +311,11 @@ def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
         except (OsaiUnreachable, OsaiJobLost, OsaiAuthError) as error:
             dark = watch.clock() - seen
             if dark > watch.patience(error):
-                if isinstance(error, OsaiAuthError):
-                    raise
                 msg = f"not seen for {dark:.0f} s ({error}); it was not cancelled, and a retry of the task adopts it"
                 raise OsaiJobLost(msg, kind=kind, job_id=job_id) from error
             hint = getattr(error, "retry_after", None) or 0.0
         else:
-            if watch.is_over(job):
+            if watch.is_over(job) or watch.once:
                 return job
             seen = watch.clock()
         now = watch.clock()
@@ -193,6 +332,14 @@ def wait(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
         yield Sleep(pause, early)
 
 
+def see(calls: Calls, kind: JobKind, job_id: str, watch: Watch) -> Flow[Job]:
+    """Read the job once, with the patience of *watch* for an OSAI that is out of reach or refuses the token.
+
+    :raises OsaiJobLost: if it was out of sight for too long. It was not cancelled.
+    """
+    return (yield from wait(calls, kind, job_id, replace(watch, once=True, deadline=None)))
+
+
 def cancel(calls: Calls, kind: JobKind, job_id: str) -> Flow[Job]:
     """Ask OSAI to stop the job unless it has ended. Return the job as it was before.
 
@@ -207,6 +354,34 @@ def cancel(calls: Calls, kind: JobKind, job_id: str) -> Flow[Job]:
         if error.status != 409:  # it has ended meanwhile
             raise
         return (yield from look(calls, kind, job_id))
+    return job
+
+
+def end_at_deadline(
+    calls: Calls, kind: JobKind, job_id: str, *, patience: float, note: Callable[[str], object], until_ready: bool
+) -> Flow[Job]:
+    """Cancel a job whose time is over, and wait a little for its end, so that a retry does not meet it alive.
+
+    Return the job as it was before, or as it has ended.
+
+    :param patience: seconds for which an unreachable OSAI is asked again.
+    :param until_ready: leave a device alone that has become ready.
+    """
+
+    def attempt() -> Flow[Job]:
+        job = yield from look(calls, kind, job_id)
+        return job if until_ready and job.is_ready else (yield from cancel(calls, kind, job_id))
+
+    job = yield from persist(attempt, patience=patience, note=note)
+    if job.is_terminal or (until_ready and job.is_ready):
+        return job
+    for _ in range(ENDING_LOOKS):
+        yield Sleep(1.0)
+        try:
+            if (yield from look(calls, kind, job_id)).is_terminal:
+                break
+        except OsaiError:
+            break
     return job
 
 

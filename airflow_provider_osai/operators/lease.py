@@ -59,13 +59,17 @@ class OsaiLeaseOperator(OsaiJobOperator):
 
     @contextmanager
     def _released_if_failed(self, context: Context) -> Iterator[None]:
-        """Give back what was taken if this does not end well: nobody may come after who does."""
+        """Give back what was taken if this does not end well: nobody may come after who does.
+
+        A process that was told to end while its task goes on, here or elsewhere, leaves the lease to the next try.
+        """
         try:
             yield
         except TaskDeferred:
             raise
         except BaseException:
-            self._give_back(context)
+            if not self._is_left_to_next_try:
+                self._give_back(context)
             raise
 
     def _give_back(self, context: Context) -> None:

@@ -34,11 +34,18 @@ class StateStoreLedger:
         self._store = store
         self._key = f"{KEY}_{about}" if about else KEY
 
+        self.remembers = True
+
     def read(self) -> Entry | None:
-        """Return the entry; one that does not fit (of a newer version of this package) counts as none."""
+        """Return the entry; one that cannot be read, as of a far newer version, counts as forgotten."""
+        kept = self._store.get(self._key)
+        self.remembers = True
+        if kept is None:
+            return None
         try:
-            return Entry.model_validate(self._store.get(self._key))
+            return Entry.model_validate(kept)
         except ValidationError:
+            self.remembers = False
             return None
 
     def write(self, entry: Entry) -> None:

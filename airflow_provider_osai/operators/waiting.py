@@ -40,7 +40,7 @@ def watch_of(task: OsaiJobOperator, context: Context) -> Watch:
     limit = task.execution_timeout.total_seconds() if task.execution_timeout else None
     return Watch(
         since=now,
-        deadline=None if limit is None else started_at(context) + limit,
+        deadline=task.carried_deadline or (None if limit is None else started_at(context) + limit),
         pace=Pace(float(task.poll_interval)),
         max_unreachable=float(task.max_unreachable),
         observe=Reporter(task.log, since=now),

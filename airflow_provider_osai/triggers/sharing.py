@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
+import random
 import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 from weakref import WeakKeyDictionary
 
+from airflow_provider_osai.api.errors import OsaiError
 from airflow_provider_osai.jobs.loader import Loader
 
 if TYPE_CHECKING:
     from airflow_provider_osai.api.client import AsyncOsaiClient
     from airflow_provider_osai.hooks.osai import OsaiHook
 
-__all__ = ["Shared", "join", "leave"]
+__all__ = ["Shared", "join", "join_persistently", "leave"]
 
 FRESH: Final = 30.0
 """Seconds for which a connection that was read is taken for what it is now."""
 PATIENCE: Final = 10.0
 """Seconds that retries of one request may wait in all: a kill has 20, and a wait looks again anyway."""
+LONGEST_PAUSE: Final = 30.0
+"""Seconds between two attempts to read a connection, at most."""
+
+log = logging.getLogger(__name__)
 
 
 class Shared:
@@ -70,15 +78,60 @@ async def join(hook: OsaiHook) -> Shared:
     try:
         async with place.lock:
             if place.shared is None or time.monotonic() - place.read_at > FRESH:
-                settings = await hook.async_settings()
-                place.read_at = time.monotonic()
-                if place.shared is None or place.shared.client.settings != settings:
-                    place.shared = Shared(await hook.get_async_conn(settings, patience=PATIENCE))
-            place.shared.users += 1
-            return place.shared
+                await _refresh(place, hook)
+            shared = cast("Shared", place.shared)
+            shared.users += 1
+            return shared
     finally:
         place.coming -= 1
         _tidy_up()
+
+
+async def _refresh(place: _Place, hook: OsaiHook) -> None:
+    """Read the connection, and make a new client if it has changed."""
+    try:
+        settings = await hook.async_settings()
+    except Exception as error:
+        if place.shared is None:
+            raise
+        # What is shared works as long as OSAI takes its token; a failing secrets backend is not its end.
+        log.warning("Cannot read connection %s again, going on with it as it was: %s", hook.osai_conn_id, _named(error))
+        place.read_at = time.monotonic()
+        return
+    place.read_at = time.monotonic()
+    if place.shared is None or place.shared.client.settings != settings:
+        place.shared = Shared(await hook.get_async_conn(settings, patience=PATIENCE))
+
+
+async def join_persistently(
+    hook: OsaiHook, unreachable_timeout: float, task_log: Any, deadline: float | None = None
+) -> Shared:
+    """Do the same as :func:`join`; a connection that cannot be read or used now is read again and again.
+
+    :param unreachable_timeout: seconds for which that is tolerated.
+    :param task_log: gets a line when it begins.
+    :param deadline: in seconds since the epoch, when to give up earlier.
+    :raises Exception: the last one, whatever the secrets backend raises.
+    """
+    began, tries = time.time(), 0
+    until = min(began + unreachable_timeout, math.inf if deadline is None else deadline)
+    while True:
+        try:
+            return await join(hook)
+        except Exception as error:
+            if time.time() >= until:
+                raise
+            if tries == 0:
+                said = "Cannot use connection %s, trying again for up to %.0f s: %s"
+                task_log.warning(said, hook.osai_conn_id, until - began, _named(error))
+        pause = min(2.0**tries, LONGEST_PAUSE) * (0.5 + random.random() / 2)  # noqa: S311 - no secret
+        await asyncio.sleep(min(pause, max(0.0, until - time.time()) + 0.1))
+        tries += 1
+
+
+def _named(error: Exception) -> str:
+    """Return the message of an error of ours; those of others may hold anything."""
+    return str(error) if isinstance(error, OsaiError) else type(error).__name__
 
 
 async def leave(shared: Shared) -> None:

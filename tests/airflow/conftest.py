@@ -15,6 +15,16 @@ from tests.conftest import DAGS, ROOT
 from tests.dags import parse
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """The sandbox shows a job at once, and holds nothing back."""
+    from airflow_provider_osai.jobs import lifecycle
+
+    monkeypatch.setattr(lifecycle, "SETTLING", 0.1)
+    monkeypatch.setattr(lifecycle, "SETTLING_LOOKS", 0.1)
+    monkeypatch.setattr(lifecycle, "HELD_TIMEOUTS", 0.0)
+
+
 @pytest.fixture(scope="session")
 def dagbag():
     """The tests' own Dags and the examples, parsed in a Dags folder, with a database behind them."""

@@ -11,7 +11,7 @@ from airflow.sdk import DAG, TaskGroup, TriggerRule, task
 from airflow.sdk.bases.operator import BaseOperator
 
 from airflow_provider_osai.api.errors import OsaiJobCancelled, OsaiJobFailed, OsaiJobTimeout
-from airflow_provider_osai.jobs import lease
+from airflow_provider_osai.jobs import lifecycle
 from airflow_provider_osai.jobs.event import JobEvent, Outcome
 from airflow_provider_osai.operators.device import (
     OsaiReleaseDeviceOperator,
@@ -23,7 +23,7 @@ from airflow_provider_osai.operators.device import (
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
     """Let OSAI show at once what was rented; ten seconds in earnest."""
-    monkeypatch.setattr(lease, "SETTLING", 0.1)
+    monkeypatch.setattr(lifecycle, "SETTLING", 0.1)
 
 
 @pytest.fixture
@@ -125,12 +125,11 @@ class TestRent:
             operator.execute(context)
         assert rentals() == ["cancelled"]
 
-    def test_an_event_that_is_none_of_ours_leaves_no_device_behind(self, rent, context, rentals):
-        """The task fails before it knows its job again."""
-        rent().execute(context)
-        with pytest.raises(AirflowFailException, match="event does not fit"):
-            rent().execute_complete(context, {"nonsense": True})
-        assert rentals() == ["cancelled"]
+    def test_an_event_that_says_nothing_is_a_reason_to_look_at_the_device(self, rent, context, rentals):
+        """A newer version may have written it; the device is there, and is handed on."""
+        told = rent().execute(context)
+        assert rent().execute_complete(context, {"nonsense": True})["device_id"] == told["device_id"]
+        assert rentals() == ["running"]
 
     def test_killed_while_it_waits_it_gives_back_the_device(self, rent, context, sandbox, rentals, monkeypatch):
         """And does not succeed."""
@@ -191,6 +190,13 @@ class TestRelease:
     def test_of_nothing(self, connection, context, missing):
         """What a rent that never ran leaves."""
         assert self.release(context, job_id=missing, reference=missing) == {"released": []}
+
+    @pytest.mark.parametrize("several", [["1", "2"], "['1', '2']"])
+    @pytest.mark.parametrize("name", ["job_id", "reference"])
+    def test_of_several_rentals_at_once_is_refused(self, connection, context, name, several):
+        """It would find none under such an id, and leave them rented: they are the XComs of a mapped rent."""
+        with pytest.raises(AirflowFailException, match=f"{name} = .*map the release like the rent"):
+            self.release(context, **{name: several})
 
     def test_it_is_retried_more_than_others(self):
         """Whatever the Dag's defaults; the user's own word counts."""

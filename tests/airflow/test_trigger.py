@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 
 from airflow_provider_osai.jobs.event import JobEvent, Outcome
+from airflow_provider_osai.triggers import kill
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
 from tests.conftest import CANARY
 
@@ -29,6 +30,9 @@ ARGUMENTS = {
     "shortest_interval": 0.5,
     "version": 1,
     "until_ready": False,
+    "cancel_at_deadline": False,
+    "deferred_at": 5.5,
+    "reference": "key",
 }
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 """Triggers as released versions wrote them. Never change one; add one when the arguments change."""
@@ -97,9 +101,17 @@ def test_every_end_is_told_once(job, end):
 
 def test_the_deadline_is_told_and_nothing_cancelled(job, sandbox):
     """A trigger only reads."""
-    trigger = job("reads", reads=10**6, deadline=time.time() + 0.2)
+    trigger = job("reads", reads=10**6, deadline=time.time() + 0.2, cancel_at_deadline=False)
     assert first_event(trigger).outcome is Outcome.DEADLINE
     assert "training.cancel" not in sandbox.control.record()["counts"]
+
+
+def test_the_job_is_cancelled_at_the_deadline_without_a_worker(job, sandbox):
+    """The Dag may be paused, or the pool full."""
+    trigger = job("reads", reads=10**6, deadline=time.time() + 0.2)
+    event = first_event(trigger)
+    assert (event.outcome, event.deadline) == (Outcome.DEADLINE, trigger.deadline)
+    assert sandbox.control.record()["jobs"][0]["state"] == "cancelled"
 
 
 def test_an_outage_is_borne(job, sandbox):
@@ -150,6 +162,18 @@ def test_a_token_that_is_replaced_in_the_middle_of_a_wait_is_read_again(job, san
     assert JobEvent.read(asyncio.run(main())).state == "succeeded"
 
 
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    """Nothing here takes as long as in earnest."""
+    monkeypatch.setattr(kill, "RECHECK", 0.02)
+    monkeypatch.setattr(kill, "TRANSIT", 0.1)
+    monkeypatch.setattr(kill, "ON_KILL_TIMEOUT", 5.0)
+
+
+mine: list[str] = []
+"""The jobs of the triggers that were killed."""
+
+
 class TestKill:
     """Whether the job of a trigger that is stopped lives is decided by its task's state."""
 
@@ -161,6 +185,7 @@ class TestKill:
             answer = {"side_effect": task_state} if isinstance(task_state, Exception) else {"return_value": task_state}
             mocker.patch("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", **answer)
             trigger = job("reads", reads=10**6, **options)
+            mine.append(trigger.job_id)
             trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=2)
             asyncio.run(trigger.on_kill())
             return sandbox.control.record()["jobs"][0]["state"]
@@ -173,10 +198,41 @@ class TestKill:
         """Mapped or not."""
         assert killed({"r": {key: state}}) == "cancelled"
 
-    @pytest.mark.parametrize("known", [{"r": {"t_2": "deferred"}}, {"r": {}}, {}, RuntimeError("no answer")])
+    @pytest.mark.parametrize("known", [{"r": {"t_2": "deferred"}}, RuntimeError("no answer")])
     def test_a_task_that_still_waits_or_cannot_be_read_keeps_its_job(self, killed, known):
         """The trigger was only moved, or nobody knows."""
         assert killed(known) in ("queued", "running")
+
+    @pytest.mark.parametrize("known", [{"r": {}}, {"r": {"other": "deferred"}}, {}])
+    def test_a_task_that_airflow_does_not_know_any_more_takes_its_job_with_it(self, killed, known):
+        """Its run or its Dag was deleted: Airflow answers, and the task is not in the answer."""
+        assert killed(known) == "cancelled"
+
+    def test_a_task_that_will_be_retried_keeps_its_job(self, killed):
+        """No kill leads there; the retry reconnects."""
+        assert killed({"r": {"t": "up_for_retry"}}) in ("queued", "running")
+
+    @pytest.mark.parametrize(("state", "lives"), [("deferred", False), ("running", False)])
+    def test_a_task_that_has_another_job_takes_the_old_one_with_it(self, killed, mocker, state, lives):
+        """It was cleared, and its new try has submitted anew."""
+        mocker.patch.object(kill.XCom, "get_one", return_value="another")
+        assert (killed({"r": {"t": state}}) in ("queued", "running")) is lives
+
+    def test_a_task_that_has_resumed_with_its_job_keeps_it(self, killed, mocker):
+        """A triggerer that was frozen comes back after another one has resumed the task."""
+        mocker.patch.object(kill.XCom, "get_one", side_effect=lambda **_: mine[-1])
+        assert killed({"r": {"t": "running"}}) in ("queued", "running")
+
+    def test_a_device_outlives_a_task_that_has_succeeded_with_it(self, killed, mocker):
+        """Marked success by hand, the task would have returned nothing."""
+        mocker.patch.object(kill.XCom, "get_one", return_value={"device_id": "d"})
+        assert killed({"r": {"t": "success"}}, until_ready=True) in ("queued", "running")
+
+    def test_an_outage_during_a_kill_is_outlasted(self, killed, sandbox, logged):
+        """And said in the task's log, with what becomes of the job meanwhile."""
+        sandbox.control.fault("html", "training.get", times=2)
+        assert killed({"r": {"t": "failed"}}) == "cancelled"
+        assert "may still run" in logged()
 
     def test_with_cancel_on_kill_off_the_job_lives(self, killed):
         """As the user wants it."""

@@ -25,13 +25,14 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from airflow_provider_osai.jobs import claim
+from airflow_provider_osai.jobs import lifecycle
 
 HOME = tempfile.mkdtemp(prefix="osai-chaos-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {"AIRFLOW_HOME": HOME, "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__CORE__UNIT_TEST_MODE": "True"}
 
-claim.SETTLING = claim.SETTLING_LOOKS = 0.2  # simulated: ten seconds in earnest
+lifecycle.SETTLING = lifecycle.SETTLING_LOOKS = 0.2  # simulated: ten seconds in earnest
+lifecycle.HELD_TIMEOUTS = 0.0  # simulated: the time that a proxy may hold a request back
 TOKEN = "chaos-access-token"
 LIVE = {"queued", "running"}
 

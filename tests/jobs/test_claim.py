@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from airflow_provider_osai.api.errors import OsaiJobLost, OsaiRequestError, OsaiUnreachable
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.requests import TrainingRequest
-from airflow_provider_osai.jobs.claim import SETTLING, Claim, claim
-from airflow_provider_osai.jobs.ledger import Entry
-from airflow_provider_osai.jobs.reference import Owner
+from airflow_provider_osai.jobs.claim import Claim, claim
+from airflow_provider_osai.jobs.ledger import Entry, Forgetful, Generation
+from airflow_provider_osai.jobs.lifecycle import SETTLING
+from airflow_provider_osai.jobs.reference import Owner, fingerprint
 from tests.jobs.conftest import job
 
 REQUEST = TrainingRequest(dataset_ids=["1"], model_name="m")
 OWNER = Owner("dag", "run", "task", -1, 2)
-CLEARED = replace(OWNER, generation=1)
+NOW = Generation(max_tries=2, retries=1, clears=1)
+"""The task was cleared after its first try."""
+BEFORE = {"max_tries": 1, "retries": 1, "clears": 0}
 """The same task before it was cleared."""
+RUN = "2026-11-24"
 GONE = OsaiRequestError(404, "GET", "/Trainings/7", "")
 
 
 class Memory:
     """A ledger in memory that keeps every entry it was given."""
+
+    remembers = True
 
     def __init__(self, entry: Entry | None = None) -> None:
         self.entries = [entry] if entry else []
@@ -37,13 +41,19 @@ class Memory:
 OTHER = TrainingRequest(dataset_ids=["1"], model_name="other")
 
 
-def entry(owner=OWNER, request=REQUEST, **fields) -> Entry:
+def reference(failed=0, generation=NOW, request=REQUEST) -> str:
+    """The key of this task's job."""
+    return Claim(request, OWNER, run=RUN).reference(f"{RUN}#{generation.number}", failed)
+
+
+def entry(request=REQUEST, **fields) -> Entry:
     """What an earlier try of this task may have left."""
-    return Entry(**{"kind": "training", "reference": owner.reference(request), "job_id": "7"} | fields)
+    known = {"kind": "training", "reference": reference(request=request), "job_id": "7"}
+    return Entry(**known | {"request": fingerprint(request), "max_tries": 2, "retries": 1, "clears": 1} | fields)
 
 
 def wish(ledger, **options) -> Claim:
-    return Claim(REQUEST, OWNER, ledger, **options)
+    return Claim(REQUEST, OWNER, ledger, **{"generation": NOW, "run": RUN, "patience": 60.0} | options)
 
 
 class TestFirstTry:
@@ -53,11 +63,11 @@ class TestFirstTry:
         """A crash in between leaves a trace."""
         ledger = Memory()
         seen = []
-        play.answers = {"training.list": [[]], "training.submit": [job("queued")]}
+        play.answers = {"training.submit": [job("queued")]}
         send = play.send
         play.send = lambda call: seen.append((call.name, ledger.read() and ledger.read().job_id)) or send(call)
         play.run(claim(calls, wish(ledger)))
-        assert seen == [("training.list", None), ("training.submit", None)]
+        assert seen == [("training.submit", None)]
         assert [e.job_id for e in ledger.entries] == [None, "7"]
 
     def test_without_a_list_it_submits_at_once(self, play, poor_calls):
@@ -94,11 +104,11 @@ class TestRetry:
         ledger = Memory(entry())
         play.answers = {"training.get": [job(word)], "training.list": [[]], "training.submit": [job("queued", id="8")]}
         assert play.run(claim(calls, wish(ledger))).id == "8"
-        assert (ledger.read().failed, ledger.read().reference) == (1, OWNER.reference(REQUEST, 1))
+        assert (ledger.read().failed, ledger.read().reference) == (1, reference(1))
 
     def test_an_intent_whose_job_is_listed_is_adopted(self, play, calls):
         """The try ended between the POST and its answer."""
-        mine = job("running", reference=OWNER.reference(REQUEST))
+        mine = job("running", reference=reference())
         play.answers = {"training.list": [[mine]]}
         assert play.run(claim(calls, wish(Memory(entry(job_id=None))))).id == "7"
         assert "training.submit" not in play.sent
@@ -122,7 +132,7 @@ class TestRetry:
     @pytest.mark.parametrize("kept", [{}, {"job_id": None}], ids=["kept", "intended"])
     def test_a_job_that_osai_does_not_show_yet_is_waited_for(self, play, calls, kept):
         """Right after a submission neither the job nor the list need know of it; a second one would double it."""
-        mine = job("queued", reference=OWNER.reference(REQUEST))
+        mine = job("queued", reference=reference())
         play.answers = {"training.get": [GONE], "training.list": [[], [], [mine]]}
         claimed = play.run(claim(calls, wish(Memory(entry(at=play.now - 3, **kept)), clock=play.clock)))
         assert claimed.id == "7"
@@ -154,7 +164,7 @@ class TestRetry:
 class TestCleared:
     """Another generation, or other arguments: the old job is stopped and never adopted."""
 
-    @pytest.mark.parametrize("change", [{"owner": CLEARED}, {"request": OTHER}], ids=["cleared", "other arguments"])
+    @pytest.mark.parametrize("change", [BEFORE, {"request": OTHER}], ids=["cleared", "other arguments"])
     @pytest.mark.parametrize("word", ["queued", "running", "never heard of"])
     def test_a_live_job_of_before_is_stopped_first(self, play, calls, change, word):
         """It would bill for nobody."""
@@ -171,19 +181,19 @@ class TestCleared:
     def test_an_ended_job_of_before_is_left_alone_and_its_result_not_returned(self, play, calls, word):
         """A clear means: again."""
         play.answers = {"training.get": [job(word)], "training.list": [[]], "training.submit": [job("queued", id="8")]}
-        assert play.run(claim(calls, wish(Memory(entry(CLEARED))))).id == "8"
+        assert play.run(claim(calls, wish(Memory(entry(**BEFORE))))).id == "8"
         assert "training.cancel" not in play.sent
 
     def test_a_job_of_before_that_cannot_be_stopped_is_noted(self, play, poor_calls):
         """And does not keep the task from its work."""
         noted = []
         play.answers = {"training.get": [job("running")], "training.submit": [job("queued", id="8")]}
-        play.run(claim(poor_calls, wish(Memory(entry(CLEARED)), note=noted.append)))
+        play.run(claim(poor_calls, wish(Memory(entry(**BEFORE)), note=noted.append)))
         assert "may go on" in noted[0]
 
     def test_an_intent_of_before_is_followed_up(self, play, calls):
         """The job that came of it is stopped."""
-        old = entry(CLEARED, job_id=None)
+        old = entry(**BEFORE, job_id=None)
         play.answers = {
             "training.list": [[job("running", reference=old.reference)], []],
             "training.get": [job("running")],
@@ -195,27 +205,27 @@ class TestCleared:
 
     def test_without_a_memory_the_list_tells_of_older_generations(self, play, calls):
         """Airflow before 3.3."""
-        older = replace(OWNER, generation=1).reference(REQUEST)
+        older = reference(generation=Generation(1, 1))
         play.answers = {
             "training.list": [[job("running", reference=older)], []],
             "training.get": [job("running")],
             "training.cancel": [None],
             "training.submit": [job("queued", id="8")],
         }
-        assert play.run(claim(calls, wish(Memory(), older=[1]))).id == "8"
+        assert play.run(claim(calls, wish(Forgetful()))).id == "8"
         assert play.sent.index("training.cancel") < play.sent.index("training.submit")
 
     def test_an_outage_while_stopping_submits_nothing(self, play, calls):
         """The next try stops it."""
         play.answers = {"training.get": [job("running")], "training.cancel": [OsaiUnreachable("down")]}
         with pytest.raises(OsaiUnreachable):
-            play.run(claim(calls, wish(Memory(entry(CLEARED)))))
+            play.run(claim(calls, wish(Memory(entry(**BEFORE)))))
         assert "training.submit" not in play.sent
 
 
 def test_a_job_of_another_kind_of_before_is_stopped_as_what_it_was(play, calls):
     """The task's operator may have been exchanged."""
-    old = entry(CLEARED, kind=JobKind.CONVERSION)
+    old = entry(**BEFORE, kind=JobKind.CONVERSION)
     play.answers = {
         "conversion.get": [job("running")],
         "conversion.cancel": [None],

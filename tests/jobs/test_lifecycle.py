@@ -59,9 +59,32 @@ class TestSubmit:
 
     def test_what_was_not_taken_is_sent_again_after_the_look_up(self, play, calls):
         """The connection broke before the server accepted."""
+        repeated = []
         play.answers = {"training.submit": [OPEN, job("queued")], "training.list": [[]]}
-        assert play.run(submit(calls, REQUEST, "ref")).id == "7"
-        assert play.sent == ["training.submit", "training.list", "training.submit"]
+        flow = submit(calls, REQUEST, "ref", visibility=40.0, repeated=lambda: repeated.append(sum(play.slept)))
+        assert play.run(flow).id == "7"
+        assert play.sent == ["training.submit", *["training.list"] * 20, "training.submit", "training.list"]
+        assert repeated == [40.0]
+
+    def test_a_submission_that_arrives_late_is_found(self, play, calls):
+        """A gateway held the request for longer than the client waited."""
+        mine = job("queued", reference="ref")
+        play.answers = {"training.submit": [OPEN], "training.list": [*[[]] * 12, [mine]]}
+        assert play.run(submit(calls, REQUEST, "ref", visibility=40.0)).id == "7"
+        assert play.sent.count("training.submit") == 1
+
+    def test_of_two_jobs_under_one_key_one_is_kept_and_the_other_cancelled(self, play, calls):
+        """The first submission arrived after the second was sent."""
+        notes, late = [], job("running", id="8", reference="ref")
+        play.answers = {
+            "training.submit": [OPEN, job("queued", reference="ref")],
+            "training.list": [*[[]] * 5, [job("queued", reference="ref"), late]],
+            "training.get": [job("queued")],
+            "training.cancel": [None],
+        }
+        assert play.run(submit(calls, REQUEST, "ref", note=notes.append)).id == "8"
+        assert play.sent[-2:] == ["training.get", "training.cancel"]
+        assert "keeping 8, cancelled 7" in notes[0]
 
     def test_where_the_api_cannot_tell_it_is_not_sent_again(self, play, poor_calls):
         """Better a failed task than two jobs that bill."""
@@ -71,11 +94,12 @@ class TestSubmit:
         assert play.sent == ["training.submit"]
 
     def test_an_outage_ends_the_submission_at_last(self, play, calls):
-        """The pauses grow; the error says what happened."""
+        """After the time that the user gave it; the pauses grow, and the error says what happened."""
         play.answers = {"training.submit": [DOWN]}
         with pytest.raises(OsaiUnreachable, match="down"):
-            play.run(submit(calls, REQUEST, "ref"))
+            play.run(submit(calls, REQUEST, "ref", patience=1800.0, chance=lambda: 0.5))
         assert play.slept == sorted(play.slept)
+        assert 1700 <= sum(play.slept) <= 1800
 
     def test_an_osai_that_has_too_much_to_do_is_asked_again_and_not_looked_up(self, play, calls):
         """It surely did not take the job; the pauses grow up to a minute or two, and are never shorter than it says."""
@@ -215,9 +239,9 @@ class TestWait:
         assert play.run(wait(calls, TRAINING, "7", watch(play))).is_terminal
 
     def test_a_token_that_stays_refused_ends_it_after_ten_minutes(self, play, calls):
-        """As what it is: waiting longer does not mend it."""
+        """As a job that was lost, since a retry with a new token finds it."""
         play.answers = {"training.get": [OsaiAuthError("no")]}
-        with pytest.raises(OsaiAuthError):
+        with pytest.raises(OsaiJobLost, match="no.*not cancelled"):
             play.run(wait(calls, TRAINING, "7", watch(play)))
         assert 600 <= play.now - 1000 <= 640
 

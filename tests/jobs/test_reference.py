@@ -20,7 +20,7 @@ def test_the_same_owner_and_request_have_the_same_reference():
     """In any process, whatever the order of the parameters."""
     again = TrainingRequest(dataset_ids=["1"], model_name="m", parameters={"b": 2, "a": 1})
     assert OWNER.reference(REQUEST) == replace(OWNER).reference(again)
-    assert re.fullmatch("airflow-[0-9a-f]{40}", OWNER.reference(REQUEST))
+    assert re.fullmatch("airflow-[0-9a-f]{10}-w-[0-9a-f]{32}-dag/task/-1/run", OWNER.reference(REQUEST))
 
 
 @pytest.mark.parametrize(
