@@ -121,7 +121,9 @@ class Receiver:
         state = f"OSAI {job.kind} job {job.id} is {job.state}"
         if not job.is_terminal:
             return Fate.NOT_YET, state
-        event = JobEvent.ended(job, waiting.deferrals)
+        if waiting.held_back > 0:
+            return Fate.NOT_YET, f"{state}; the task was deferred a moment ago, and goes on soon"
+        event = JobEvent.ended(job, waiting.deferrals, **waiting.carried)
         if not await self._in_thread(lambda: resume(waiting, event)):
             return Fate.NOBODY_WAITS, f"{state}; the task went on meanwhile"
         return Fate.RESUMED, f"{state}; the task goes on"

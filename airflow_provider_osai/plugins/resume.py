@@ -6,7 +6,9 @@ Airflow has no public way to end a deferral from outside, so this uses what the 
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -55,6 +57,8 @@ class Waiting:
     :param kind: of the job.
     :param job_id: OSAI's id of it.
     :param deferrals: how often the task was deferred on this job before.
+    :param carried: what the trigger hands on in its event.
+    :param held_back: seconds until the task may be resumed, see :meth:`OsaiJobTrigger.held_back`.
     """
 
     ti_id: Any
@@ -63,6 +67,8 @@ class Waiting:
     kind: str
     job_id: str
     deferrals: int
+    carried: Mapping[str, Any] = field(default_factory=dict)
+    held_back: float = 0.0
 
 
 def find_waiting(owner: Owner) -> Waiting | None:
@@ -85,7 +91,16 @@ def find_waiting(owner: Owner) -> Waiting | None:
             return None
         ti_id, trigger = row
         waits = OsaiJobTrigger(**trigger.kwargs)
-        return Waiting(ti_id, trigger.id, waits.osai_conn_id, str(waits.kind), str(waits.job_id), waits.deferrals)
+        return Waiting(
+            ti_id,
+            trigger.id,
+            waits.osai_conn_id,
+            str(waits.kind),
+            str(waits.job_id),
+            waits.deferrals,
+            carried={"deadline": waits.deadline, "reference": waits.reference},
+            held_back=waits.held_back(time.time(), trigger.created_date.timestamp()),
+        )
 
 
 def resume(waiting: Waiting, event: JobEvent) -> bool:
