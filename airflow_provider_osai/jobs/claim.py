@@ -127,9 +127,9 @@ def claim(calls: Calls, wish: Claim) -> Flow[Job]:
     elif entry.cancelled:
         # Asked to stop at the deadline of an earlier try: it may live for a moment, and is of no more use.
         yield from retire(calls, entry, wish.note, wish.patience)
-        entry = entry.model_copy(update={"failed": entry.failed + 1, "void": True, "job_id": None})
+        return (yield from _take_up(calls, wish, None, entry.failed + 1))
     try:
-        return (yield from _take_up(calls, wish, entry))
+        return (yield from _take_up(calls, wish, entry, entry.failed if entry else 0))
     except OsaiAuthError as error:
         if not wish.may_have_job(entry):
             raise
@@ -138,9 +138,13 @@ def claim(calls: Calls, wish: Claim) -> Flow[Job]:
         raise OsaiJobLost(msg, kind=wish.request.kind, job_id=job_id) from error
 
 
-def _take_up(calls: Calls, wish: Claim, entry: Entry | None) -> Flow[Job]:
+def _take_up(calls: Calls, wish: Claim, entry: Entry | None, after: int) -> Flow[Job]:
+    """Reconnect to the job of *entry* or of this generation's keys, or submit one.
+
+    :param after: jobs of this generation that are known to have ended badly.
+    """
     run = entry.run if entry is not None and entry.run is not None else wish.run_of(wish.generation.number)
-    for failed in range(entry.failed if entry else 0, MOST_FAILURES):
+    for failed in range(after, MOST_FAILURES):
         known = entry if entry and entry.failed == failed else None
         reference = known.reference if known else wish.reference(run, failed)
         wish.announce(reference)
@@ -274,7 +278,7 @@ def retire(calls: Calls, entry: Entry, note: Callable[[str], object], patience: 
     except OsaiError as error:
         if error.retryable:
             raise
-        note(f"{kind} job {job_id} of before the task was cleared may go on, look into the portal: {error}")
+        note(f"{kind} job {job_id} of an earlier try is no longer wanted and may go on, look into the portal: {error}")
     else:
         if not job.is_terminal:
-            note(f"{kind} job {job_id} of before the task was cleared was told to stop")
+            note(f"{kind} job {job_id} of an earlier try is no longer wanted and was told to stop")

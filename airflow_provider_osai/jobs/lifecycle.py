@@ -358,7 +358,14 @@ def cancel(calls: Calls, kind: JobKind, job_id: str) -> Flow[Job]:
 
 
 def end_at_deadline(
-    calls: Calls, kind: JobKind, job_id: str, *, patience: float, note: Callable[[str], object], until_ready: bool
+    calls: Calls,
+    kind: JobKind,
+    job_id: str,
+    *,
+    patience: float,
+    note: Callable[[str], object],
+    until_ready: bool,
+    looks: int = ENDING_LOOKS,
 ) -> Flow[Job]:
     """Cancel a job whose time is over, and wait a little for its end, so that a retry does not meet it alive.
 
@@ -366,6 +373,7 @@ def end_at_deadline(
 
     :param patience: seconds for which an unreachable OSAI is asked again.
     :param until_ready: leave a device alone that has become ready.
+    :param looks: how often, a second apart, its end is looked for.
     """
 
     def attempt() -> Flow[Job]:
@@ -375,7 +383,7 @@ def end_at_deadline(
     job = yield from persist(attempt, patience=patience, note=note)
     if job.is_terminal or (until_ready and job.is_ready):
         return job
-    for _ in range(ENDING_LOOKS):
+    for _ in range(looks):
         yield Sleep(1.0)
         try:
             if (yield from look(calls, kind, job_id)).is_terminal:

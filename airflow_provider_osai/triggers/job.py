@@ -203,7 +203,8 @@ class OsaiJobTrigger(BaseTrigger):
             shared = await join_persistently(OsaiHook(self.osai_conn_id), patience, self.log)
             try:
                 calls, send = shared.client.calls, partial(shared.client.send, once=True)
-                flow = end_at_deadline(calls, kind, self.job_id, patience=patience, note=note, until_ready=ready)
+                how: dict[str, Any] = {"patience": patience, "note": note, "until_ready": ready, "looks": 0}
+                flow = end_at_deadline(calls, kind, self.job_id, **how)
                 job = await arun(flow, send)
             finally:
                 await leave(shared)

@@ -150,6 +150,17 @@ class TestCheckpoint:
         train(context)
         assert len(jobs()) == 1
 
+    def test_nor_is_one_that_goes_on_for_a_while_after_it_was_cancelled(self, train, jobs):
+        """OSAI's list shows it alive, and under a key of this task."""
+        context = {"ti": FakeTaskInstance(), "dag_run": run(), "task_state_store": FakeStateStore()}
+        with pytest.raises(TaskDeferred):
+            train(context, "reads", deferrable=True)
+        store = context["task_state_store"]
+        store.set("osai_job", store.get("osai_job") | {"cancelled": True})
+        first = jobs()[0]
+        assert train(context) != first["id"]
+        assert jobs()[1]["reference"] != first["reference"]
+
     def test_a_job_that_was_cancelled_at_its_deadline_is_not_reconnected_to(self, train, jobs, sandbox):
         """It may look alive for a while."""
         context = {"ti": FakeTaskInstance(max_tries=1), "dag_run": run(), "task_state_store": FakeStateStore()}
