@@ -1,4 +1,4 @@
-"""The command line ``osai-airflow``: check a connection, run a local OSAI, fly a demo on it."""
+"""The command line ``osai-airflow``: check a connection, cancel orphaned jobs, run a local OSAI, fly a demo on it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,10 @@ COMMANDS: Final = {
         "retrain a model end to end, in a whole Airflow against a local OSAI",
     ),
     "digits": ("airflow_provider_osai.demo.digits", "write handwritten digits to try things on, a folder for each"),
+    "orphans": (
+        "airflow_provider_osai.orphans_command",
+        "find live jobs that no task of this Airflow wants any more, and cancel them",
+    ),
     "sandbox": ("airflow_provider_osai.sandbox.__main__", "run a local OSAI that really trains, until Ctrl-C"),
 }
 """Module with a ``main(arguments)``, and what it does. A module is imported only when its command is given."""

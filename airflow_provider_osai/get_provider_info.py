@@ -27,6 +27,7 @@ def get_provider_info() -> dict[str, Any]:
                     "airflow_provider_osai.operators.dataset",
                     "airflow_provider_osai.operators.device",
                     "airflow_provider_osai.operators.gate",
+                    "airflow_provider_osai.operators.orphans",
                     "airflow_provider_osai.operators.prediction",
                     "airflow_provider_osai.operators.training",
                 ],
@@ -93,6 +94,11 @@ def get_provider_info() -> dict[str, Any]:
                         "label": "Contract",
                         "description": _EXTRA,
                         "schema": {"type": ["string", "null"], "format": "multiline"},
+                    },
+                    "deployment": {
+                        "label": "Deployment",
+                        "description": "Tells this Airflow's jobs from those of a copy of it on the same OSAI account.",
+                        "schema": {"type": ["string", "null"], "maxLength": 100},
                     },
                     "webhook_base_url": {
                         "label": "Webhook base URL",

@@ -186,6 +186,10 @@ class Calls:
         """Read several jobs at once (assumed, optional)."""
         return self._list_jobs(kind, {"ids": ",".join(job_ids)})
 
+    def list_all_jobs(self, kind: JobKind) -> Call[list[Job]]:
+        """Read all jobs of the account, by whomever they were submitted (assumed, optional)."""
+        return self._list_jobs(kind, {})
+
     def find_jobs(self, kind: JobKind, reference: str) -> Call[list[Job]]:
         """Ask for the jobs that were submitted with *reference* (assumed, optional)."""
         return self._list_jobs(kind, {"reference": reference})

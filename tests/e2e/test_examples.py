@@ -7,13 +7,18 @@ import time
 
 import pytest
 
+from airflow_provider_osai.api.client import OsaiClient
+from airflow_provider_osai.api.requests import DeviceRentalRequest
 from airflow_provider_osai.demo.airflow import WholeAirflow
+from airflow_provider_osai.hooks.deployment import VARIABLE
+from airflow_provider_osai.jobs.reference import Bond, Deployment, Owner
 from airflow_provider_osai.sandbox import Sandbox
-from tests.conftest import AIRFLOW, CANARY, ROOT
+from tests.conftest import AIRFLOW, CANARY, ROOT, settings_for
 from tests.sandbox.client import Api, png, shades
 
 pytestmark = pytest.mark.e2e
 CHAMPION = "osai://eu/models/digits"
+HERE = Deployment("the secret of this Airflow")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,13 @@ def airflow(osai, watched, tmp_path_factory):
             assert word in text
             text = text.replace(word, mine)
         (dags / name).write_text(text)
-    with WholeAirflow(dags, home=home, connections={"osai_default": connection}, executable=AIRFLOW) as running:
+    with WholeAirflow(
+        dags,
+        home=home,
+        connections={"osai_default": connection},
+        variables={VARIABLE: HERE.secret},
+        executable=AIRFLOW,
+    ) as running:
         running.unpause("example_osai_on_new_data")
         running.unpause("example_osai_edge_release")
         yield running
@@ -156,3 +167,29 @@ def test_the_weekly_model_is_promoted_labels_a_batch_and_is_released(airflow, ru
     ended(airflow, dag, run_id)
     assert airflow.xcom(dag, run_id, "release").startswith(f"{event['model_id']} is released as ")
     assert [rental["state"] for rental in osai.control.rentals()] == ["cancelled"]
+
+
+def test_devices_that_no_task_wants_are_given_back(airflow, runs, osai):
+    """Those of a deleted Dag, and of a run that is over; neither one by hand nor that of another Airflow."""
+    dag, run_id = "example_osai_augmentation", runs["example_osai_augmentation"]
+    ended(airflow, dag, run_id)
+    osai.control.devices(4)
+    request, deleted = DeviceRentalRequest(device="jetson", duration=600), Owner("deleted", "run", "rent", -1, 0)
+    keys = [
+        deleted.reference(request, deployment=HERE, bond=Bond.RENTS),
+        Owner(dag, run_id, "delete_varied", -1, 0).reference(request, deployment=HERE, bond=Bond.RENTS),
+        deleted.reference(request, deployment=Deployment("of another Airflow"), bond=Bond.RENTS),
+        "by hand",
+    ]
+    with OsaiClient(settings_for(osai.base_url)) as client:
+        jobs = [client.send(client.calls.submit_job(request, key)).id for key in keys]
+        dag = "example_osai_cancel_orphans"
+        run_id = airflow.trigger(dag, {"grace": 0})
+        ended(airflow, dag, run_id)
+        found = airflow.xcom(dag, run_id, "cancel_orphans")
+        assert set(found["cancelled"]) == set(jobs[:2]), found
+        assert found["unknown"] == found["not_cancelled"] == found["unchecked_kinds"] == []
+        states_of = {rental["id"]: rental["state"] for rental in osai.control.rentals()}
+        assert [states_of[job] for job in jobs] == ["cancelled", "cancelled", "running", "running"]
+        for job in jobs[2:]:
+            client.send(client.calls.cancel_job(request.kind, job))
