@@ -36,7 +36,7 @@ from airflow_provider_osai.jobs.lifecycle import (
 )
 from airflow_provider_osai.jobs.reference import Bond, Owner
 from airflow_provider_osai.links.portal import OsaiPortalLink
-from airflow_provider_osai.operators.base import no_vain_retries
+from airflow_provider_osai.operators.base import no_vain_retries, started_at
 from airflow_provider_osai.operators.stopping import OsaiStoppingOperator
 from airflow_provider_osai.operators.waiting import takes_webhook, watch_of, webhook_pace, webhook_url
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
@@ -102,6 +102,8 @@ class OsaiJobOperator(OsaiStoppingOperator):
     """The deadline that came back from the trigger, in seconds since the epoch."""
     _told: dict[str, Any] | None = None
     """What is handed on, once the job has ended well."""
+    _start_latency = 0.0
+    """Seconds that Airflow took to start this try."""
     _doubtful: str | None = None
     """The idempotency key under which a second job may have been submitted."""
 
@@ -140,6 +142,8 @@ class OsaiJobOperator(OsaiStoppingOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Submit or adopt the job, then wait for it here or in the triggerer."""
+        if self._context is None:  # and not a resumed task, which goes on to its next job
+            self._start_latency = max(0.0, time.time() - started_at(context))
         self._context = context
         with no_vain_retries():
             request = self.build_request()
@@ -403,4 +407,5 @@ class OsaiJobOperator(OsaiStoppingOperator):
             until_ready=watch.until_ready,
             deferred_at=time.time(),
             reference=self._doubtful,
+            start_latency=self._start_latency,
         )

@@ -85,9 +85,11 @@ class OsaiJobSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.max_unreachable = max_unreachable
         self._seen: float | None = None
+        self._start_latency = 0.0
 
     def execute(self, context: Context) -> Any:
         """Look once; then wait here or in the triggerer."""
+        self._start_latency = max(0.0, time.time() - started_at(context)) if self.deferrable else 0.0
         with self._ended_as_asked():
             link = OsaiPortalLink.url(self.hook.settings(), JobKind.parse(self.kind), self.job_id)
             context["ti"].xcom_push(key=OsaiPortalLink().xcom_key, value=link)
@@ -190,6 +192,7 @@ class OsaiJobSensor(BaseSensorOperator):
                 cancel_on_kill=False,
                 cancel_at_deadline=False,
                 deferred_at=now,
+                start_latency=self._start_latency,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=max(deadline - now, 0.0) + GRACE),

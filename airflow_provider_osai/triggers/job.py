@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 __all__ = ["OsaiJobTrigger"]
 
-SETTLING: Final = 8.0
+SETTLING: Final = 10.0
 """Seconds after a deferral before which no event is fired."""
 LONGEST_SETTLING: Final = 60.0
 """The same on an Airflow that is slow."""
 SLOWNESS: Final = 4.0
-"""How much longer than the start of the trigger the executor's report may take."""
+"""How much longer than the start of a task or of its trigger the executor's report may take to be noticed."""
 ENDING_TIMEOUT: Final = 60.0
 """Seconds for which the event waits for the cancellation at the deadline, which goes on in the background then."""
 
@@ -59,6 +59,7 @@ class OsaiJobTrigger(BaseTrigger):
     :param version: of these arguments.
     :param cancel_at_deadline: cancel the job at the deadline, also if no worker runs then.
     :param deferred_at: when the task was deferred, in seconds since the epoch; 0 = unknown, or long ago.
+    :param start_latency: seconds that Airflow took to start the task, as a measure of how slow it is.
     :param reference: the job's idempotency key, if a second job may have been submitted under it.
     """
 
@@ -79,6 +80,7 @@ class OsaiJobTrigger(BaseTrigger):
         cancel_at_deadline: bool = True,
         deferred_at: float = 0.0,
         reference: str | None = None,
+        start_latency: float = 0.0,
         **_newer: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow has no types for it
@@ -97,6 +99,7 @@ class OsaiJobTrigger(BaseTrigger):
         self.cancel_at_deadline = cancel_at_deadline
         self.deferred_at = deferred_at
         self.reference = reference
+        self.start_latency = start_latency
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return what another process makes this trigger from."""
@@ -118,6 +121,7 @@ class OsaiJobTrigger(BaseTrigger):
                 "cancel_at_deadline": self.cancel_at_deadline,
                 "deferred_at": self.deferred_at,
                 "reference": self.reference,
+                "start_latency": self.start_latency,
             },
         )
 
@@ -148,12 +152,12 @@ class OsaiJobTrigger(BaseTrigger):
 
         The executor reports the end of the process that deferred the task. If the task is resumed and queued again
         before the scheduler has read that report, the scheduler takes it for the end of the resumed task, and fails it
-        (apache/airflow#71580). The moment grows with the time that Airflow took to start this trigger.
+        (apache/airflow#71580). The moment grows with the time that Airflow took to start the task and this trigger.
 
         :param now: in seconds since the epoch.
         :param started: when the trigger was started; ``None`` = unknown.
         """
-        late = 0.0 if started is None else started - self.deferred_at
+        late = max(self.start_latency, 0.0 if started is None else started - self.deferred_at)
         moment = min(max(SETTLING, SLOWNESS * late), LONGEST_SETTLING)
         return max(0.0, self.deferred_at + moment - now)
 

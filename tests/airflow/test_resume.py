@@ -191,6 +191,12 @@ class TestQuickJobs:
         trigger = OsaiJobTrigger(deferred_at=1000.0)
         assert trigger.held_back(1006.0, 1006.0) == 6.0 * job_trigger.SLOWNESS - 6.0
         assert trigger.held_back(1500.0, 1500.0) == 0.0
+        assert OsaiJobTrigger(deferred_at=1000.0, start_latency=5.0).held_back(1001.0, 1000.5) == 19.0
+
+    def test_the_time_that_airflow_took_to_start_the_task_counts(self, make, context, ti, sandbox):
+        sandbox.control.script("training", "reads", reads=10**6)
+        ti.start_date = datetime.now(UTC) - timedelta(seconds=7)
+        assert 7 <= deferred(make(), context).start_latency < 10
 
     def test_a_trigger_of_an_older_version_is_not_held_back(self):
         assert OsaiJobTrigger().held_back(time.time(), time.time()) == 0.0

@@ -33,6 +33,7 @@ ARGUMENTS = {
     "cancel_at_deadline": False,
     "deferred_at": 5.5,
     "reference": "key",
+    "start_latency": 0.7,
 }
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 """Triggers as released versions wrote them. Never change one; add one when the arguments change."""
