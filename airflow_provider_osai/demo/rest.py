@@ -97,6 +97,36 @@ class AirflowClient:
         self.wait_for_dag(dag_id)
         self._send("PATCH", f"/api/v2/dags/{quote(dag_id, safe='')}", {"is_paused": False}, update_mask="is_paused")
 
+    def pause(self, dag_id: str) -> None:
+        """Let a Dag start no more tasks; what runs goes on."""
+        self._send("PATCH", f"/api/v2/dags/{quote(dag_id, safe='')}", {"is_paused": True}, update_mask="is_paused")
+
+    def delete_dag(self, dag_id: str) -> None:
+        """Delete all that Airflow knows of a Dag, whose file should be gone before; 409 while a task of it runs."""
+        self._delete(f"/api/v2/dags/{quote(dag_id, safe='')}")
+
+    def delete_run(self, dag_id: str, run_id: str) -> None:
+        """Delete a run with its task instances; 409 while it is running."""
+        self._delete(_run(dag_id, run_id))
+
+    def tasks(self, dag_id: str) -> list[dict[str, Any]]:
+        """Return the tasks of a Dag, as its file was read last."""
+        return list(self._get(f"/api/v2/dags/{quote(dag_id, safe='')}/tasks")["tasks"])
+
+    def set_connection(self, conn_id: str, fields: Mapping[str, Any]) -> None:
+        """Make a connection in the database, or replace it.
+
+        :param fields: as the REST API names them, for instance ``conn_type``, ``password``; ``extra`` as an object.
+        """
+        body = {**fields, "connection_id": conn_id}
+        if "extra" in body:
+            body["extra"] = json.dumps(body["extra"])
+        path = f"/api/v2/connections/{quote(conn_id, safe='')}"
+        if self._http.get(path).status_code == httpx.codes.NOT_FOUND:
+            self._send("POST", "/api/v2/connections", body)
+        else:
+            self._send("PATCH", path, body)
+
     def run_state(self, dag_id: str, run_id: str) -> str:
         """Return the state of a run, such as ``running``, ``success`` or ``failed``."""
         return str(self._get(_run(dag_id, run_id))["state"])
@@ -214,6 +244,11 @@ class AirflowClient:
 
     def _get(self, path: str, **params: Any) -> dict[str, Any]:
         return _checked(self._http.get(path, params=params))
+
+    def _delete(self, path: str) -> None:
+        answer = self._http.delete(path)
+        if answer.is_error:
+            _checked(answer)
 
     def _send(self, verb: str, path: str, body: Mapping[str, Any], **params: Any) -> dict[str, Any]:
         return _checked(self._http.request(verb, path, json=body, params=params))

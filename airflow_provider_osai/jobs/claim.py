@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from airflow_provider_osai.api.calls import Calls
@@ -16,7 +16,7 @@ from airflow_provider_osai.jobs import lifecycle
 from airflow_provider_osai.jobs.flow import Flow, Sleep
 from airflow_provider_osai.jobs.ledger import Entry, Forgetful, Generation, Ledger
 from airflow_provider_osai.jobs.lifecycle import cancel, cancel_duplicates, find, look, persist, submit
-from airflow_provider_osai.jobs.reference import NO_DEPLOYMENT, Bond, Deployment, Owner, fingerprint
+from airflow_provider_osai.jobs.reference import NO_DEPLOYMENT, Bond, Deployment, JobKey, Owner, fingerprint
 
 __all__ = ["Claim", "claim", "retire"]
 
@@ -101,9 +101,16 @@ class Claim:
         return not entry.void
 
     def is_mine(self, entry: Entry) -> bool:
-        """Whether *entry* is of this generation and for the same request."""
+        """Whether *entry* is of this task and generation, and for the same request."""
         if entry.generation is None:  # version 1
             return entry.reference == self.owner.legacy_reference(self.request, entry.failed)
+        key = JobKey.parse(entry.reference)
+        if (
+            key is not None
+            and key.owner is not None
+            and replace(key.owner, generation=self.owner.generation) != self.owner
+        ):
+            return False
         return not self.generation.is_after(entry.generation) and entry.request == fingerprint(self.request)
 
 

@@ -12,8 +12,8 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-LANES = (("whole", "fleet"), ("crash", "faults", "leases"))
-COUNTS = ("doubled", "lost", "left_running", "wrong_result")
+LANES = (("whole", "fleet", "outsider", "combination"), ("crash", "faults", "leases"))
+COUNTS = ("doubled", "lost", "left_running", "cancelled_wrongly", "wrong_result")
 
 
 def run(matrix: str) -> tuple[dict[str, int], str]:

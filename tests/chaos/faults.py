@@ -58,13 +58,15 @@ FAULTS: dict[str, dict[str, Any]] = {
 }
 CALLS = ("auth.sign_in", "training.submit", "training.list", "training.get")
 MODES = {
-    "blocking": CALLS,
+    "blocking": tuple(call for call in CALLS if call != "training.list"),
+    "blocking, forgetful": ("training.list",),
     "deferrable": (*CALLS, "second training.list"),
     "sensor poke": ("auth.sign_in", "training.get"),
     "sensor reschedule": ("auth.sign_in", "training.get"),
     "sensor deferrable": ("auth.sign_in", "training.list", "training.get"),
 }
-"""The calls that a task of each mode makes. A task lists to look for an older job, then its trigger does to wait."""
+"""The calls that a task of each mode makes. Where Airflow remembers nothing, a task lists to look for an older job; its
+trigger lists to wait."""
 TIMES = (1, 3)
 TIMEOUT = 0.4
 """The connection's ``timeout`` of a task that meets a fault, so that ``too slow`` and ``drip`` are too slow soon."""
@@ -139,7 +141,7 @@ def prepared(osai: Osai, mode: str, folder: Path) -> Callable[[int], dict]:
     """Return what runs a try of the task in a process of its own; for a sensor there is a job then."""
     dataset = osai.new_dataset()
     if not mode.startswith("sensor"):
-        task = crash.Case("", mode == "deferrable", remembers=True, lists=True, cleared=False)
+        task = crash.Case("", mode == "deferrable", remembers="forgetful" not in mode, lists=True, cleared=False)
         return lambda number: crash.forked(task, folder, dataset, die_at=None, try_number=number, max_tries=1)[1]
     connect(osai, 30.0)
     _, job = crash.in_child(folder, lambda: submit(folder, dataset))

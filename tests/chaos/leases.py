@@ -101,7 +101,7 @@ def kills() -> list[Case]:
 def faulty() -> list[Case]:
     """All faults, at all calls of both."""
     rents = [
-        Case(fault, "rent", call, deferrable, remembers=True, retried=retried)
+        Case(fault, "rent", call, deferrable, remembers=not call.endswith("list"), retried=retried)
         for fault, (call, deferrable), retried in itertools.product(faults.FAULTS, RENT_CALLS, (True, False))
         if retried or call.endswith("submit")  # where it may leave a lease whose id nobody knows
     ]

@@ -29,10 +29,10 @@ from airflow_provider_osai.jobs import lifecycle
 
 HOME = tempfile.mkdtemp(prefix="osai-chaos-")
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-os.environ |= {"AIRFLOW_HOME": HOME, "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__CORE__UNIT_TEST_MODE": "True"}
+if "pytest" not in sys.modules:  # tests of the matrices' own parts have an Airflow home already
+    own = {"AIRFLOW_HOME": HOME, "AIRFLOW__CORE__LOAD_EXAMPLES": "False", "AIRFLOW__CORE__UNIT_TEST_MODE": "True"}
+    os.environ |= own
 
-lifecycle.SETTLING = lifecycle.SETTLING_LOOKS = 0.2  # simulated: ten seconds in earnest
-lifecycle.HELD_TIMEOUTS = 0.0  # simulated: the time that a proxy may hold a request back
 TOKEN = "chaos-access-token"
 LIVE = {"queued", "running"}
 
@@ -90,7 +90,9 @@ class Server:
 
 @contextmanager
 def sandbox(folder: Path | None = None):
-    """Run a sandbox in a process of its own."""
+    """Run a sandbox in a process of its own, which shows jobs at once; what is waited for that is shortened here."""
+    lifecycle.SETTLING = lifecycle.SETTLING_LOOKS = 0.2  # simulated: ten seconds in earnest
+    lifecycle.HELD_TIMEOUTS = 0.0  # simulated: the time that a proxy may hold a request back
     server = Server(folder)
     try:
         yield server.osai
