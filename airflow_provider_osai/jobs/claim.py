@@ -41,10 +41,10 @@ class Claim:
     :param conn_id: the connection that the job is submitted through.
     :param endpoint: digest of that connection's address.
     :param try_number: of the task.
-    :param webhook_url: where OSAI tells of the end.
-    :param note: is told what somebody should know who reads the log.
-    :param announce: is told each reference before anything is submitted under it.
-    :param doubtful: is told the reference under which a second job may still appear.
+    :param webhook_url: the address that OSAI calls when the job has ended.
+    :param note: called with messages for the task log.
+    :param announce: called with each idempotency key before a job is submitted under it.
+    :param doubtful: called with the idempotency key under which a second job may still appear.
     :param spent: the states in which an earlier job is of no more use.
     :param patience: seconds for which an OSAI that has too much to do is asked again.
     :param timeout: of the connection, in seconds; for so long a submission may be held up on its way.

@@ -34,8 +34,8 @@ class Generation:
     def is_after(self, earlier: Generation) -> bool:
         """Whether the task was cleared since *earlier*.
 
-        A clear that leaves ``max_tries`` unchanged is told by the tries before it, unless only ``retries`` was edited
-        and nothing was cleared at all.
+        A clear can leave ``max_tries`` unchanged if ``retries`` was lowered before. Then something of the run was
+        cleared and ``retries`` differs; an edit of ``retries`` alone is no clear.
         """
         if self.max_tries != earlier.max_tries:
             return True

@@ -188,8 +188,8 @@ def _appears(
             return jobs
         if jobs is None:
             msg = (
-                f"{doubt}. Whether OSAI took the {kind} job cannot be told, since this OSAI cannot list jobs, so it is "
-                "not sent again; look into the portal"
+                f"{doubt}. Whether OSAI took the {kind} job cannot be told: this OSAI cannot list jobs. It is not sent "
+                "again; look into the portal"
             )
             raise OsaiUnreachable(msg, status=doubt.status) from doubt
         if left <= 0:
