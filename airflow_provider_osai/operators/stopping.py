@@ -97,6 +97,10 @@ class OsaiStoppingOperator(OsaiOperator):
     def _cancel_if_killed(self, ti: Any, kind: JobKind, job_id: str) -> None:
         state = self._state_in_airflow(ti)
         if state in KILLED_STATES and not self._is_superseded(ti):
+            if state == "restarting":
+                # The next try is a retry, as far as Airflow tells, and must not reconnect if OSAI does not answer now.
+                with suppress(Exception):
+                    self._note_cancelled(job_id)
             self._cancel_killed(state, kind, job_id, patience=float(self.max_unreachable))
         else:
             said = "OSAI %s job %s goes on: this process was told to end, and Airflow says that its task is %s"

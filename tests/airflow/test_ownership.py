@@ -50,10 +50,12 @@ def ended(connection, sandbox, ti, jobs, monkeypatch):
         dataset = client.send(client.calls.create_dataset("digits")).id
     training = {"dataset_ids": dataset, "model_name": "m", "poll_interval": 0.05}
 
-    def end(answer, operator=OsaiTrainModelOperator, context=None, arguments=training, kind="training"):
+    def end(
+        answer, operator=OsaiTrainModelOperator, context=None, arguments=training, kind="training", arguments_more=()
+    ):
         sandbox.control.script(kind, "reads", reads=10**6)
         ti.answer = answer
-        task = operator(task_id="task", **arguments)
+        task = operator(task_id="task", **{**arguments, **dict(arguments_more)})
         stop = threading.Event()
 
         def kill():
@@ -120,6 +122,15 @@ def test_a_lease_goes_to_the_next_try_too(ended, jobs, state, lease):
     device = {"device": "jetson", "duration": 600, "poll_interval": 0.05}
     ended(told(state), operator=OsaiRentDeviceOperator, arguments=device, kind="device_rental")
     assert jobs()[0]["state"] in (lease, "queued") if lease == "running" else jobs()[0]["state"] == lease
+
+
+def test_a_task_that_was_cleared_while_it_ran_gets_a_new_job_although_osai_did_not_answer(ended, ti, jobs, sandbox):
+    """For Airflow its next try is a retry; the checkpoint says that the job is of no more use."""
+    context = {"ti": ti, "task_state_store": FakeStateStore()}
+    sandbox.control.fault("status", "training.cancel", times=10**6)
+    ended(told("restarting"), context=context, arguments_more={"max_unreachable": 0.3})
+    assert jobs()[0]["state"] == "running"
+    assert context["task_state_store"].get("osai_job")["cancelled"]
 
 
 def test_a_mapped_task_is_asked_for_by_its_index(ended, ti, jobs):
