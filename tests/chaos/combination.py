@@ -46,6 +46,8 @@ PATIENCE = 240.0
 """Seconds after the last disturbance within which a run must be over."""
 LONG = 1200.0
 """Seconds that a job takes if nothing ends it: what no task wants must not end by itself before it is noticed."""
+OLD = 60.0
+"""Seconds more after which a job ends that should have been replaced, but for which its task waits."""
 SETTLED = 15.0
 """Seconds after the second line within which no job lives."""
 DAG_FILE = """
@@ -650,13 +652,17 @@ class Batch:
         seen: dict[str, float] = {}
 
         def end() -> None:
-            for job in self.stage.jobs():
-                began = seen.setdefault(job["id"], time.time())
-                trial = known.get(self.submitted.get(job["reference"], -1))
-                if trial is None or job["state"] not in LIVE or time.time() - began < seconds:
+            living = [job for job in self.stage.jobs() if job["state"] in LIVE]
+            draws = {job["id"]: self.submitted.get(job["reference"], -1) for job in living}
+            for job_id, number in draws.items():
+                began, trial = seen.setdefault(job_id, time.time()), known.get(number)
+                age = time.time() - began
+                if trial is None or age < seconds or trial.facts.against or trial.facts.deadline:
                     continue
-                if not (trial.facts.against or trial.facts.deadline or began < trial.facts.fresh_after):
-                    osai.post(f"jobs/{job['id']}/end")
+                if began >= trial.facts.fresh_after:
+                    osai.post(f"jobs/{job_id}/end")
+                elif age > seconds + OLD and list(draws.values()).count(number) == 1 and not trial.is_over():
+                    osai.post(f"jobs/{job_id}/end")  # the task waits for it, and is about to hand on an old result
 
         while not self.runs_are_over.wait(0.5):
             quietly(end)
