@@ -147,6 +147,8 @@ class KilledTask:
 
     async def _xcom(self, key: str) -> Any:
         """Return an XCom of the task, ``None`` if there is none, ``"unreadable"`` if Airflow does not tell."""
+        if not AIRFLOW_TELLS_KILLS:
+            return UNREADABLE  # its triggerer answers one question at a time, and the state says enough
         ti = self.ti
         where = {"dag_id": ti.dag_id, "run_id": ti.run_id, "task_id": ti.task_id, "map_index": _map_index(ti)}
         try:
@@ -176,7 +178,7 @@ def prepare(ti: Any) -> None:
     Airflow builds what answers such questions at the first one, which takes 17 seconds and more on a busy machine.
     """
     loop = asyncio.get_running_loop()
-    if loop in _prepared or "airflow.sdk.execution_time.task_runner" not in sys.modules:
+    if not AIRFLOW_TELLS_KILLS or loop in _prepared or "airflow.sdk.execution_time.task_runner" not in sys.modules:
         return  # outside of a triggerer there is nobody to ask
     _prepared.add(loop)
     in_background(task_state(ti))
