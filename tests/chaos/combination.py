@@ -322,10 +322,18 @@ Undo = Callable[[], object]
 Act = Callable[[Trial, Step], "Undo | None"]
 
 
+def supervisor_of(runner: psutil.Process) -> psutil.Process:
+    """Return the process that watches a task's process; once it has ended, another one is the parent."""
+    parent = runner.parent()
+    if parent is None or "LocalExecutor" not in " ".join(parent.cmdline()):
+        raise NotNow("the task has no supervisor")
+    return parent
+
+
 def signal_task(trial: Trial, step: Step) -> None:
     """SIGTERM or SIGKILL to the process of the task or to its supervisor."""
     runner = trial.runner()
-    victim = (runner, runner.parent())[step.value % 2]
+    victim = supervisor_of(runner) if step.value % 2 else runner
     signum = (signal.SIGTERM, signal.SIGKILL)[step.value // 2 % 2]
     if signum == signal.SIGTERM:
         trial.facts.asked(time.time())
@@ -336,7 +344,7 @@ def signal_task(trial: Trial, step: Step) -> None:
 def freeze_task(trial: Trial, step: Step) -> Undo:
     """SIGSTOP to both, and SIGCONT later."""
     runner = trial.runner()
-    frozen = [runner.parent(), runner]
+    frozen = [supervisor_of(runner), runner]
     for process in frozen:
         process.suspend()
 
@@ -710,6 +718,14 @@ class Batch:
         self.site.server.osai.clear_faults()
         self.set_connection()
 
+    def give_up(self) -> None:
+        """End all of it, whatever it was at."""
+        self.runs_are_over.set()
+        quietly(self._undo_all)
+        for path in self.site.airflow.dags.glob(f"draw_{self.name}_*.py"):
+            path.unlink()
+        self.site.restore()
+
     def _clean_up(self, trials: list[Trial]) -> None:
         for trial in trials:
             if not trial.facts.ended:
@@ -786,7 +802,9 @@ def play_batch(
         told = playing.play(chosen, others, duration)
     except Exception as error:  # noqa: BLE001 - the others are to be played too
         sys.stderr.write(f"batch {batch}: {type(error).__name__}: {error}\n")
-        where.restore()
+        sys.stdout.write(f"batch {batch:<3} BAD    {type(error).__name__}\n")
+        sys.stdout.flush()
+        playing.give_up()
         return [Counter(wrong_result=1)]
     found = [bad for _, bad, _ in told]
     total = +sum(found, Counter())
