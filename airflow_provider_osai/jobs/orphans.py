@@ -47,14 +47,14 @@ class Client(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A live job that its task does not want, or of which that cannot be told.
+    """A live job that its task does not want, or that may be unwanted.
 
     :param kind: the job's kind.
     :param job_id: OSAI's id of it.
     :param state: the job's state, for instance ``running``.
     :param dag_id: whose job it is; this, ``task_id``, ``map_index`` and ``run_id`` are ``None`` if that is unknown.
     :param map_index: -1 if the task is not mapped.
-    :param reason: why it is not wanted, why that cannot be told, or why it could not be cancelled.
+    :param reason: why it is not wanted, why that is unknown, or why it could not be cancelled.
     """
 
     kind: str
@@ -111,7 +111,7 @@ class Report:
     :param young: live jobs of this deployment within their grace time.
     :param orphans: those that no task wants.
     :param cancelled: ids of the orphans that were told to stop.
-    :param unknown: jobs of which it cannot be told whether they are wanted.
+    :param unknown: jobs that may be wanted or not.
     :param not_cancelled: orphans that could not be cancelled, with the error as their reason.
     :param unchecked: kinds whose jobs could not be found at all, and why.
     :param failures: errors that a later try may not meet.
@@ -343,7 +343,7 @@ class Search:
         return True
 
     def _unwanted(self, one: _Candidate, *, again: bool = False) -> Verdict | None:
-        """Return why the job is not wanted; ``None`` if it is, or if that cannot be told, which is reported."""
+        """Return why the job is not wanted; ``None`` if it is, or if that is unknown, which is reported."""
         verdict = judge(self._tasks, one.owner, one.bond, one.job.id)
         if verdict.other and _is_earlier(self._listed.get((one.job.kind, verdict.other)), one.job):
             # A gate has one job after the other, and may have fallen silent before it told of this one.

@@ -45,7 +45,7 @@ class Bond(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One Airflow deployment, whose jobs are told from those of other deployments on the same OSAI account.
+    """One Airflow deployment; its keys differ from those of other deployments on the same OSAI account.
 
     :param secret: the HMAC key. It is made once for each metadata database; see ``hooks/deployment.py``.
     :param name: the connection's extra ``deployment``, for deployments that share a database's contents.

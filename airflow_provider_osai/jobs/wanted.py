@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Protocol
@@ -10,7 +10,19 @@ from typing import Any, Final, Protocol
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.jobs.reference import Bond, JobKey, Owner
 
-__all__ = ["ENDED", "GONE", "JOB_ID", "RETURNED", "KnownJob", "Tasks", "Verdict", "Want", "job_id_in", "judge"]
+__all__ = [
+    "ENDED",
+    "GONE",
+    "JOB_ID",
+    "RETURNED",
+    "KnownJob",
+    "Tasks",
+    "Verdict",
+    "Want",
+    "job_id_in",
+    "judge",
+    "state_in",
+]
 
 GONE: Final = "gone"
 """The state of a task that Airflow does not know, although it has answered: the run or the Dag was deleted."""
@@ -23,13 +35,19 @@ JOB_ID: Final = "job_id"
 RETURNED: Final = "return_value"
 
 
+def state_in(answer: Mapping[str, Mapping[str, Any]], run_id: str, task_id: str, map_index: int) -> Any:
+    """Return a task's state in what Airflow's ``get_task_states`` answers: its word, ``None``, or :data:`GONE`."""
+    states = answer.get(run_id) or {}
+    return states.get(task_id, states.get(f"{task_id}_{map_index}", GONE))
+
+
 class Want(StrEnum):
     """Whether a task still wants a job."""
 
     WANTED = "wanted"
     UNWANTED = "unwanted"
     UNKNOWN = "unknown"
-    """It cannot be told; such a job is never cancelled."""
+    """Unknown whether it is wanted; such a job is never cancelled."""
 
 
 @dataclass(frozen=True, slots=True)

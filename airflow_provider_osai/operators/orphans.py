@@ -15,7 +15,7 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.hooks.deployment import load_deployment
 from airflow_provider_osai.jobs.orphans import OrphansFound, Search
 from airflow_provider_osai.jobs.reference import JobKey, Owner
-from airflow_provider_osai.jobs.wanted import ENDED, GONE, KnownJob
+from airflow_provider_osai.jobs.wanted import ENDED, KnownJob, state_in
 from airflow_provider_osai.operators.base import OsaiOperator, no_vain_retries
 from airflow_provider_osai.operators.job import JOB
 
@@ -111,9 +111,7 @@ class _TasksOnWorker:
         known = self._ti.get_task_states(
             dag_id=owner.dag_id, task_ids=[owner.task_id], run_ids=[owner.run_id], map_index=owner.map_index
         )
-        states = known.get(owner.run_id) or {}
-        name = owner.task_id if owner.map_index < 0 else f"{owner.task_id}_{owner.map_index}"
-        return _word(states[name]) if name in states else GONE
+        return _word(state_in(known, owner.run_id, owner.task_id, owner.map_index))
 
     def xcom(self, owner: Owner, key: str) -> Any:
         """Read an XCom."""

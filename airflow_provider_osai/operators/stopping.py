@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow_provider_osai.api.errors import OsaiError, OsaiJobCancelled, OsaiJobLost, OsaiJobTimeout
 from airflow_provider_osai.jobs.flow import Flow, run
 from airflow_provider_osai.jobs.lifecycle import cancel, end_at_deadline, persist
+from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
 from airflow_provider_osai.operators.base import OsaiOperator
 from airflow_provider_osai.operators.ledger import ledger_of
 
@@ -36,7 +37,7 @@ DECISION_TIMEOUT: Final = 4.5
 """Seconds for which the task waits for that decision and for the cancellation, before it ends."""
 SLICE: Final = 0.5
 """Seconds after which a sleeping task notices that it was killed."""
-KILLED_STATES: Final = frozenset({"failed", "success", "skipped", "upstream_failed", "removed", "restarting", "gone"})
+KILLED_STATES: Final = ENDED | {GONE, "restarting"}
 """States of a task, as Airflow tells them, in which nobody will reconnect to its job: marked, cleared, deleted.
 
 All others mean that Airflow runs the task on, here or elsewhere: a supervisor that lost touch with the API server, was
@@ -85,7 +86,8 @@ class OsaiStoppingOperator(OsaiOperator):
                 self._stop(sibling, kind, job_id, run_flow=partial(run, send=sibling.send))
         elif not hasattr(ti, "get_task_states"):  # no Airflow runs this task
             self._cancel_killed("killed", kind, job_id, patience=0.0)
-        elif self._decision is None:
+        elif self._decision is None or not self._decision.is_alive():
+            # Also at a second signal: the task may have been marked or cleared since the first one.
             self._decision = threading.Thread(target=self._cancel_if_killed, args=(ti, kind, job_id), daemon=True)
             self._decision.start()
 
@@ -133,8 +135,7 @@ class OsaiStoppingOperator(OsaiOperator):
                 known = ti.get_task_states(
                     dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=map_index
                 )
-                states = known.get(ti.run_id) or {}
-                return str(states.get(ti.task_id, states.get(f"{ti.task_id}_{map_index}", "gone")))
+                return str(state_in(known, ti.run_id, ti.task_id, map_index))
             except Exception:  # noqa: BLE001 - the API server may be away, which is no kill
                 time.sleep(SLICE)
         return UNREADABLE

@@ -19,6 +19,7 @@ from airflow_provider_osai.api.errors import OsaiError
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.jobs.flow import arun
 from airflow_provider_osai.jobs.lifecycle import cancel, persist
+from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
 from airflow_provider_osai.triggers.sharing import join_persistently, leave
 
 if TYPE_CHECKING:
@@ -41,10 +42,6 @@ RECHECK: Final = 1.0
 """Seconds between two questions."""
 STILL_WAITING: Final = "deferred"
 UNREADABLE: Final = "unreadable"
-GONE: Final = "gone"
-"""Airflow answered, and does not know the task: its run or its Dag was deleted."""
-ENDED: Final = frozenset({"failed", "success", "skipped", "upstream_failed", "removed", GONE})
-"""States in which nobody will come back for the job."""
 WANTED: Final = frozenset({"up_for_retry", "up_for_reschedule"})
 """States in which a task will reconnect to its job. No kill leads to them."""
 
@@ -129,7 +126,7 @@ class KilledTask:
             job_id = await self._xcom("job_id") if state in (STILL_WAITING, "running") else None
             has_another = job_id not in (None, UNREADABLE, self.job_id)
             resumed += state == "running" and job_id == self.job_id
-            if state in ENDED:
+            if state in ENDED or state == GONE:
                 has_device = self.until_ready and state == "success" and bool(await self._xcom("return_value"))
                 is_killed = not has_device
             elif state == STILL_WAITING or (state == "running" and (has_another or resumed > 1)):
@@ -196,18 +193,9 @@ async def task_state(ti: Any) -> str:
         known = await sync_to_async(RuntimeTaskInstance.get_task_states)(
             dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=_map_index(ti)
         )
-        return state_in(known, ti)
+        return str(state_in(known, ti.run_id, ti.task_id, _map_index(ti)))
     except Exception:  # noqa: BLE001 - whatever it is, the job must live
         return UNREADABLE
-
-
-def state_in(known: dict[str, Any], ti: Any) -> str:
-    """Return the state of a task instance in Airflow's answer about its run."""
-    states = known.get(ti.run_id) or {}
-    for key in (ti.task_id, f"{ti.task_id}_{_map_index(ti)}"):
-        if key in states:
-            return str(states[key])
-    return GONE
 
 
 def _map_index(ti: Any) -> int:

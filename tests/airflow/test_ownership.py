@@ -97,6 +97,24 @@ def test_a_superseded_or_evicted_try_leaves_the_job_to_the_next(ended, jobs, log
     assert "goes on: this process was told to end" in logged()
 
 
+def test_a_second_signal_asks_again(connection, sandbox, ti, jobs):
+    """The worker was evicted first; the task was marked while its process was still ending."""
+    sandbox.control.script("training", "reads", reads=10**6)
+    with OsaiHook().get_conn() as client:
+        dataset = client.send(client.calls.create_dataset("digits")).id
+    ti.answer = told("running")
+    task = OsaiTrainModelOperator(task_id="task", dataset_ids=dataset, model_name="m", poll_interval=0.05)
+    killer = threading.Timer(0.5, task.on_kill)
+    killer.start()
+    with pytest.raises(OsaiJobLost):
+        task.execute({"ti": ti})
+    killer.join()
+    ti.answer = told("failed")
+    task.on_kill()
+    task._decision.join()
+    assert jobs()[0]["state"] == "cancelled"
+
+
 def test_where_airflow_does_not_answer_the_job_lives(ended, jobs):
     """The API server may be away, which is why the process was ended; the second line is behind it."""
     assert ended(RuntimeError("no API server")) is OsaiJobLost
