@@ -1,35 +1,39 @@
-# Nothing but Python 3.11+ and make is needed; each Python has a virtual environment of its own.
-# AIRFLOW=3.1 or 3.2 takes the newest patch of that Airflow, in an environment of its own, rather than the newest of all.
+# Needs only Python 3.11 to 3.13 and make.
+# AIRFLOW=3.1 or 3.2 installs the newest patch of that Airflow, in a separate virtual environment, instead of the newest Airflow.
 PYTHON ?= python3
 VENV ?= .venv$(AIRFLOW:%=-airflow%)
 CONSTRAINTS := constraints$(AIRFLOW:%=-airflow%).txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-# What runs on the built wheel, in a folder without the sources: by default what touches Airflow, and a whole Airflow.
+# Tests to run on the built wheel, in a folder without the sources: by default all that use Airflow, and one end-to-end test.
 SUITE ?= tests/airflow tests/assets tests/lineage tests/testing tests/e2e/test_first_flight.py
 AWAY = .wheel/airflow$(or $(AIRFLOW),3.3)-$(shell $(PYTHON) -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
 
-.PHONY: demo test lint unit browser wheel chaos bench docs clean
+.PHONY: demo quick test lint unit browser wheel chaos bench docs clean
 
-demo: $(READY)  ## fly the retraining Dag in a whole Airflow against the sandbox; KEEP=1 leaves Airflow up
+demo: $(READY)  ## run the retraining Dag end to end (Airflow + sandbox); KEEP=1 keeps Airflow running
 	@$(BIN)/osai-airflow demo $(if $(KEEP),--keep)
 
-test: lint unit  ## everything that must hold
+quick: $(READY)  ## lint, and the fast tests that need no Airflow and no browser (half a minute)
+	$(BIN)/ruff check .
+	$(BIN)/pytest -q -n 2 --dist worksteal -p no:cacheprovider -m "not slow" tests/api tests/data tests/jobs tests/promotion
+
+test: lint unit  ## lint, types and all tests
 
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy airflow_provider_osai tests/typing/surface.py
+	$(BIN)/mypy airflow_provider_osai benchmarks tests/typing/surface.py
 
 unit: $(READY) browser
 	$(BIN)/pytest -n 2 --dist loadfile
 
-browser:  ## what the tests of pages need
+browser:  ## install Chromium with apt-get if it is missing; browser tests need it
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
-	  { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
+	  { echo "No Chromium found; installing it with apt-get, for tests/browser"; apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium >/dev/null; }
 
-wheel:  ## SUITE on the built wheel, with PYTHON and AIRFLOW; what is deprecated is an error where we use it
+wheel:  ## run SUITE on the built wheel, with PYTHON and AIRFLOW; our use of anything deprecated is an error
 	@rm -rf $(AWAY)
 	@$(PYTHON) -m venv $(AWAY)/.venv
 	@$(AWAY)/.venv/bin/python -m pip install --quiet --disable-pip-version-check uv
@@ -39,17 +43,18 @@ wheel:  ## SUITE on the built wheel, with PYTHON and AIRFLOW; what is deprecated
 	@cp -r tests example_dags docs pyproject.toml README.md $(AWAY)
 	@cd $(AWAY) && .venv/bin/python -m pytest --version && .venv/bin/python -m pytest -c tests/wheel.ini --rootdir . -q -n 2 --dist loadfile $(SUITE)
 
-chaos: $(READY)  ## kill whatever can be killed, break every call, and count what is doubled, lost or left running; MATRICES: some of it
+chaos: $(READY)  ## kill processes, inject faults, and count duplicated, lost and leaked jobs; MATRICES selects some
 	@$(BIN)/python -m tests.chaos $(MATRICES)
 
-bench: $(READY)  ## what waiting, importing and resuming cost, beside other providers (about an hour, on an idle machine)
+bench: $(READY)  ## measure waiting, import time, resuming and uploads, compared with other providers (about an hour, on an idle machine)
 	$(BIN)/python -m benchmarks.deferred_jobs --jobs 5000 --interval 10 --peer http
 	$(BIN)/python -m benchmarks.deferred_jobs --jobs 10000 --interval 10 --peer none
-	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.import_time
 	$(BIN)/python -m benchmarks.triggerer
 	$(BIN)/python -m benchmarks.webhook_latency
 	$(BIN)/python -m benchmarks.upload
+	$(BIN)/python -m benchmarks.contract_document
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed" if not (3, 11) <= sys.version_info < (3, 14) else 0)'
@@ -61,5 +66,5 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 clean:
 	rm -rf .venv* .pytest_cache .mypy_cache .ruff_cache .hypothesis .wheel dist
 
-docs: $(READY)  ## the documentation site, in site/
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+docs: $(READY)  ## build the documentation in site/; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -1,4 +1,7 @@
 """Airflow provider for OSAI (ONESTEP AI): datasets, training, conversion and prediction as Dag steps.
 
-May live here: the provider's entry point and its command line; everything else has a folder of its own.
+Allowed here: the provider's entry point. Everything else has its own subpackage.
 """
+
+__version__ = "0.1.0"
+"""The version of this package, as in its metadata."""

@@ -1,4 +1,4 @@
-"""What Airflow asks a provider: its connection form, links and modules."""
+"""The provider metadata that Airflow reads: modules, connection form, plugins, asset URIs, configuration and links."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 __all__ = ["get_provider_info"]
 
-_EXTRA = "Rebinds operations that our contract only assumes, as JSON. Empty: the contract's own table."
+_CONTRACT = "Overrides of assumed OSAI endpoints: JSON or YAML, or the absolute path of a file. Empty: the defaults."
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider's description; Airflow calls this through the entry point ``apache_airflow_provider``."""
+    """Return the provider metadata. Airflow calls this through the entry point ``apache_airflow_provider``."""
     return {
         "package-name": "airflow-provider-osai",
         "name": "OSAI",
-        "description": "Airflow for OSAI (ONESTEP AI): upload data, train, convert and use computer-vision models.",
+        "description": "OSAI (ONESTEP AI) for Airflow: upload data; train, convert and use computer-vision models.",
         "integrations": [
             {"integration-name": "OSAI", "external-doc-url": "https://docs.onestepai.com/", "tags": ["service"]}
         ],
@@ -54,7 +54,7 @@ def get_provider_info() -> dict[str, Any]:
                 "description": "Settings of the OSAI provider.",
                 "options": {
                     "webhook_poll_interval": {
-                        "description": "Seconds between two looks at a job whose webhook is awaited: the safety net.",
+                        "description": "Seconds between polls of a job with a webhook, in case no webhook arrives.",
                         "version_added": None,
                         "type": "float",
                         "example": None,
@@ -72,42 +72,42 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": {
                     "hidden-fields": ["host", "port", "login", "schema"],
                     "relabeling": {"password": "Access token"},
-                    "placeholders": {"password": "made in OSAI under Settings"},
+                    "placeholders": {"password": "create it in OSAI under Settings"},
                 },
                 "conn-fields": {
                     "region": {
                         "label": "Region",
-                        "description": "Where your OSAI account lives.",
+                        "description": "The region of your OSAI account.",
                         "schema": {"type": ["string", "null"], "enum": ["eu", "us"], "default": "eu"},
                     },
                     "base_url": {
                         "label": "Base URL",
-                        "description": "Overrides the region. https, or http on this machine only.",
+                        "description": "Overrides the region. Must be https, or http on localhost.",
                         "schema": {"type": ["string", "null"], "format": "url"},
                     },
                     "timeout": {
                         "label": "Timeout (s)",
-                        "description": "Seconds that one HTTP exchange may stand still. Default 30.",
+                        "description": "Connect and read timeout in seconds. Default: 30.",
                         "schema": {"type": ["number", "null"], "minimum": 0, "maximum": 3600},
                     },
                     "contract": {
                         "label": "Contract",
-                        "description": _EXTRA,
+                        "description": _CONTRACT,
                         "schema": {"type": ["string", "null"], "format": "multiline"},
                     },
                     "deployment": {
                         "label": "Deployment",
-                        "description": "Tells this Airflow's jobs from those of a copy of it on the same OSAI account.",
+                        "description": "Separates this Airflow's jobs from those of a copy on the same OSAI account.",
                         "schema": {"type": ["string", "null"], "maxLength": 100},
                     },
                     "webhook_base_url": {
                         "label": "Webhook base URL",
-                        "description": "Where OSAI reaches this Airflow, to tell it at once that a job has ended.",
+                        "description": "URL at which OSAI reaches this Airflow, to notify it when a job has ended.",
                         "schema": {"type": ["string", "null"], "format": "url"},
                     },
                     "webhook_secret": {
                         "label": "Webhook secret",
-                        "description": "Signs webhook addresses; 16 characters or more. Two, with a space, rotate.",
+                        "description": "Signs webhook URLs; at least 16 characters. To rotate: new secret, space, old.",
                         "schema": {"type": ["string", "null"], "format": "password"},
                     },
                 },

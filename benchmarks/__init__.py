@@ -1,5 +1,4 @@
-"""What waiting, importing and resuming cost, beside what a user would take instead.
+"""Benchmarks of waiting, importing, resuming and uploading, beside the alternatives that users have.
 
-May live here: measurements that anybody can repeat (``make bench``). May not: what only works with inner parts of the
-provider; each measurement uses what users use.
+Repeat them with ``make bench``. Each measures the public API of the provider, not its internals.
 """

@@ -1,23 +1,23 @@
-"""What thousands of deferred tasks cost in one triggerer: ours beside what a user would take instead.
+"""The cost of thousands of deferred tasks in one triggerer: this provider beside two others.
 
 ``python -m benchmarks.deferred_jobs --jobs 5000 --interval 10 --peer http`` (or this file as a script) measures in one
-go, against the same TLS server and in alternating order, each in a fresh process:
+run, against the same TLS server and in alternating order, each side in a new process:
 
-- ``http``: ``HttpSensorTrigger`` of apache-airflow-providers-http, which waits as long as the answer is 404;
+- ``http``: ``HttpSensorTrigger`` of apache-airflow-providers-http, which waits while the response is 404;
 - ``dbt``: ``DbtCloudRunJobTrigger`` of apache-airflow-providers-dbt-cloud;
 - ``ours``: ``OsaiJobTrigger`` on an API that lists jobs by their ids;
 - ``single``: the same on an API without such a list (``{"training.list": null}`` in the connection's contract).
 
-``idle`` is run once before them: triggers that ask nobody. It tells what Airflow makes for any trigger (its task with
-greenback's portal) and what the measuring itself costs. Each side fills up, polls for at least one interval, is
-measured for a window, and then has 1 % of its jobs ended, upon which exactly their triggers must fire. Figures are
-medians of the rounds. What a triggerer does besides, and is not included: see :mod:`benchmarks.waiting`.
+``idle`` runs once before them: triggers that send no requests. It measures what Airflow needs for any trigger (its task
+with greenback's portal) and the cost of the measurement itself. Each side starts its triggers, polls for at least one
+interval, is measured for a window, and then 1 % of its jobs end, upon which exactly their triggers must fire. Figures
+are medians of the rounds. For what is not included of a triggerer's work, see :mod:`benchmarks.waiting`.
 
 The last line is JSON: CPU as a share of one core; ratios are peer / ours; ``kb_per_job`` is the growth of resident
-memory by trigger, less that of ``idle`` (``airflow_kb_per_job``), in kB of 1,000 bytes. ``pace`` is the share that a
-side came to of the looks it was to take: one at each job in each interval. A side that is full comes to less, so its
-CPU and requests are less than the work that was asked of it; it is named in ``saturated``. That a busy machine starved
-it looks the same, so run this on an idle one.
+memory per trigger, less that of ``idle`` (``airflow_kb_per_job``), in kB of 1,000 bytes. ``pace`` is the share of the
+due polls (one per job and interval) that a side has sent. A saturated side sends fewer, so its CPU and requests are
+lower than for the full work; it is listed in ``saturated``. A busy machine has the same effect, so run this on an idle
+one.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-if __name__ == "__main__":  # as a script: its folder's parent is where the packages are
+if __name__ == "__main__":  # run as a script: the packages are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.peer_process import Measured, Plan, measure
 from benchmarks.service import Service
-from benchmarks.side import Measured, Plan, measure
 
 __all__ = ["main", "summary"]
 
@@ -42,7 +42,7 @@ PEERS = {"http": ("http", "dbt", "ours", "single"), "none": ("ours",)}
 
 
 def rounds(sides: list[str], plan: Plan, service: Service, count: int) -> dict[str, list[Measured]]:
-    """Measure all *sides* *count* times, forwards and backwards in turn, and print each result."""
+    """Measure all *sides* *count* times, alternating their order, and print each result."""
     found: dict[str, list[Measured]] = {side: [] for side in sides}
     for number in range(count):
         for side in sides if number % 2 == 0 else reversed(sides):
@@ -50,14 +50,14 @@ def rounds(sides: list[str], plan: Plan, service: Service, count: int) -> dict[s
             found[side].append(result)
             say(f"round {number + 1}: {result.line()}")
             if result.saturated:
-                say(f"{side} is saturated: {result.cpu:.0%} of a core, {result.pace:.0%} of its looks taken")
+                say(f"{side} is saturated: {result.cpu:.0%} of a core, {result.pace:.0%} of its due polls sent")
             if result.dead:
-                say(f"{side}: {result.dead} of {plan.jobs} triggers gave up although their jobs were running")
+                say(f"{side}: {result.dead} of {plan.jobs} triggers ended although their jobs were running")
     return found
 
 
 def summary(idle: Measured, found: dict[str, list[Measured]]) -> dict[str, Any]:
-    """Return the figures of the last line; ``None`` for what was not measured."""
+    """Return the figures of the last line; ``None`` for a figure that was not measured."""
 
     def figure(side: str, name: str) -> float | None:
         return median(getattr(result, name) for result in found[side]) if found.get(side) else None
@@ -111,13 +111,13 @@ def summary(idle: Measured, found: dict[str, list[Measured]]) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
+    """Print a line and flush it."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def _per_look(figure: Callable[[str, str], float | None], side: str, name: str) -> float | None:
-    """Return a side's figure as if it had taken all the looks that were asked of it."""
+    """Return a side's figure extrapolated to all due polls."""
     return _ratio(figure(side, name), figure(side, "pace"))
 
 
@@ -126,15 +126,15 @@ def _ratio(peer: float | None, ours: float | None) -> float | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure as told on the command line; return 0, since a slow machine is no error."""
+    """Measure with the command line's options; always return 0, since a slow machine is not an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=5000)
     parser.add_argument("--interval", type=float, default=10.0, help="seconds between two polls of a job")
-    parser.add_argument("--peer", choices=PEERS, default="http", help="none: ours with a list only")
+    parser.add_argument("--peer", choices=PEERS, default="http", help="none: only ours")
     parser.add_argument("--sides", help="instead of --peer: any of http,dbt,ours,single")
-    parser.add_argument("--seconds", type=float, help="length of each window; three intervals if left out")
+    parser.add_argument("--seconds", type=float, help="seconds of each window, default: three intervals")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--spread", type=float, help="seconds over which the triggers start; one interval if left out")
+    parser.add_argument("--spread", type=float, help="seconds over which the triggers start, default: one interval")
     options = parser.parse_args(arguments)
     plan = Plan(options.jobs, options.interval, options.seconds or 3 * options.interval, options.spread)
     with Service(options.jobs) as service:

@@ -1,9 +1,9 @@
-"""What importing the provider adds to the start of a task: all hooks, operators, sensors and triggers.
+"""The import time that the provider adds to the start of a task: all hooks, operators, sensors and triggers.
 
-``python -m benchmarks.import_time`` starts fresh interpreters in turn, with and without the provider's modules, after
-``import airflow.sdk, httpx, pydantic``, which every task of such a Dag imports anyway. One start of each goes before,
-unmeasured, so that bytecode is written and files are in memory. The time is taken inside the interpreter, from before
-the first import to after the last; medians of the runs. The last line is JSON: ``added_ms`` is the difference.
+``python -m benchmarks.import_time`` starts new interpreters, alternating between those with and without the provider's
+modules, after ``import airflow.sdk, httpx, pydantic``, which every task of such a Dag imports anyway. One unmeasured
+start of each warms the bytecode and file caches. The time is taken inside the interpreter, from before the first import
+to after the last; figures are medians of the runs. The last line is JSON: ``added_ms`` is the difference.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 
-if __name__ == "__main__":  # as a script: its folder's parent is where the packages are
+if __name__ == "__main__":  # run as a script: the packages are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 __all__ = ["main", "modules"]
@@ -29,7 +29,7 @@ FACES = ("hooks", "operators", "sensors", "triggers")
 
 
 def modules() -> list[str]:
-    """Return every module of hooks, operators, sensors and triggers, without importing one."""
+    """Return the names of all modules of hooks, operators, sensors and triggers, without importing them."""
     spec = find_spec("airflow_provider_osai")
     paths = (spec and spec.submodule_search_locations) or []
     return [
@@ -40,7 +40,7 @@ def modules() -> list[str]:
 
 
 def milliseconds(names: list[str], environment: dict[str, str]) -> float:
-    """Return how long a fresh interpreter takes to import *names*."""
+    """Return the milliseconds that a new interpreter takes to import *names*."""
     lines = [
         "import time; begin = time.perf_counter()",
         *(f"import {name}" for name in names),
@@ -52,9 +52,9 @@ def milliseconds(names: list[str], environment: dict[str, str]) -> float:
 
 
 def dearest(names: list[str], environment: dict[str, str], count: int = 15) -> list[str]:
-    """Return the lines of ``-X importtime`` (microseconds) of the *count* modules that take longest themselves.
+    """Return the lines of ``-X importtime`` (microseconds) for the *count* slowest modules by their own time.
 
-    Only what is imported after :data:`BASE`.
+    Modules that :data:`BASE` imports are excluded.
     """
     lines = [*(f"import {name}" for name in BASE), "import sys; sys.stderr.write('####\\n')"]
     command = [sys.executable, "-X", "importtime", "-c", "\n".join([*lines, *(f"import {name}" for name in names)])]
@@ -64,9 +64,9 @@ def dearest(names: list[str], environment: dict[str, str], count: int = 15) -> l
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, print what costs most and the line of JSON."""
+    """Measure, and print the slowest modules and the line of JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=11, help="fresh interpreters of each kind")
+    parser.add_argument("--runs", type=int, default=11, help="number of interpreters of each kind")
     options = parser.parse_args(arguments)
     ours = modules()
     with tempfile.TemporaryDirectory() as home:

@@ -1,10 +1,10 @@
-"""The one TLS server that all sides ask, in a process of its own, and its face in the measuring process.
+"""The TLS server that all sides poll, in a separate process, and its controller in the measuring process.
 
-It answers in the words of the provider's contract, as dbt Cloud does (``GET /api/v2/accounts/1/runs/<id>/``), and as
-something that a generic HTTP sensor waits for (``GET /generic/<id>``: 404 until it is there). It does as little as it
-can, so that the clients are what is measured: answers are made beforehand, nothing is checked.
+It serves the provider's contract, dbt Cloud's API (``GET /api/v2/accounts/1/runs/<id>/``), and a resource for a generic
+HTTP sensor (``GET /generic/<id>``: 404 until the job has ended). It does as little as possible, so that the clients
+dominate the measurement: responses are precomputed, and requests are not validated.
 
-Run as a module it is the server: ``python -m benchmarks.service CERTIFICATE JOBS``.
+Run the server with ``python -m benchmarks.service CERTIFICATE JOBS``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import psutil
 import trustme
 
 from airflow_provider_osai.api.contract import ENDPOINTS
+from airflow_provider_osai.api.wire_format import encode_response
 
 __all__ = ["Service"]
 
@@ -44,7 +45,7 @@ _BEGAN = time.time()
 class Service:
     """A running server for jobs ``1`` to *jobs*, as a context manager.
 
-    :param jobs: how many jobs there are; all run until :meth:`end` is told otherwise.
+    :param jobs: the number of jobs; all are running until :meth:`end`.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -60,7 +61,7 @@ class Service:
         ca = trustme.CA()
         ca.cert_pem.write_to_path(str(self.authority))
         ca.issue_cert(HOST, "localhost").private_key_and_cert_chain_pem.write_to_path(str(certificate))
-        # The server ends when its input does, so it cannot outlive this process.
+        # The server exits when its standard input is closed, so it cannot outlive this process.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.service", str(certificate), str(self._jobs)],
             stdin=subprocess.PIPE,
@@ -68,7 +69,11 @@ class Service:
             text=True,
             cwd=Path(__file__).parents[1],
         )
-        self.port = json.loads(cast("Any", self._process.stdout).readline())["port"]
+        line = cast("Any", self._process.stdout).readline()
+        if not line:
+            self.__exit__(None, None, None)
+            raise RuntimeError("The server of the benchmark did not start; its error is above")
+        self.port = json.loads(line)["port"]
         context = ssl.create_default_context(cafile=str(self.authority))
         self._http = httpx.Client(base_url=self.url, verify=context, trust_env=False, timeout=60.0)
         return self
@@ -89,7 +94,7 @@ class Service:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a client's process needs in its environment to trust the server and to know its connections."""
+        """Environment variables for a client's process: the server's certificate and the Airflow connections."""
         osai = {"conn_type": "osai", "password": ACCESS_TOKEN}
         base = {"base_url": self.url + API}
         connections = {
@@ -104,18 +109,18 @@ class Service:
         return {**env, "SSL_CERT_FILE": str(self.authority)}
 
     def counts(self) -> dict[str, int]:
-        """Return what there was so far, and the number of jobs ``seen`` since :meth:`forget`.
+        """Return the totals so far, and the number of jobs ``seen`` (polled) since :meth:`forget`.
 
-        ``requests``, ``looks`` (jobs asked for, of which a request may hold many), ``sign_ins``, ``handshakes``.
+        Totals: ``requests``, ``looks`` (polled jobs; one request may poll many), ``sign_ins``, ``handshakes``.
         """
         return cast("dict[str, int]", self._control("counts"))
 
     def forget(self) -> None:
-        """Forget which jobs were asked for."""
+        """Reset the number of jobs ``seen``."""
         self._control("forget")
 
     def end(self, job_ids: list[str]) -> None:
-        """Let these jobs succeed, now."""
+        """Let these jobs succeed now."""
         self._control("end", job_ids)
 
     def restart(self) -> None:
@@ -123,7 +128,7 @@ class Service:
         self._control("restart")
 
     def cpu(self) -> float:
-        """Return the seconds of CPU that the server has used."""
+        """Return the CPU seconds that the server has used."""
         times = psutil.Process(cast("Any", self._process).pid).cpu_times()
         return float(times.user + times.system)
 
@@ -132,7 +137,7 @@ class Service:
 
 
 class _Jobs:
-    """What the server knows: which jobs have ended, and who asked for what."""
+    """The server's state: the ended jobs, and counters of requests."""
 
     def __init__(self, jobs: int) -> None:
         ids = [str(number).encode() for number in range(1, jobs + 1)]
@@ -144,7 +149,7 @@ class _Jobs:
         self.requests = self.looks = self.sign_ins = self.handshakes = 0
 
     def answer(self, url: bytes, body: bytes) -> tuple[int, bytes]:
-        """Return status and body for what is asked at *url*."""
+        """Return the status and body of the response to a request."""
         path, _, query = url.partition(b"?")
         if path.startswith(b"/control/"):
             return 200, json.dumps(self._control(path.rpartition(b"/")[2], body)).encode()
@@ -195,7 +200,7 @@ class _Jobs:
 
 
 class _Connection(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive, by a parser in C."""
+    """HTTP/1.1 with keep-alive, with a parser in C."""
 
     def __init__(self, jobs: _Jobs) -> None:
         self._jobs = jobs
@@ -228,13 +233,13 @@ class _Connection(asyncio.Protocol):
 
 
 def _job_text(job: bytes, status: str, progress: float) -> bytes:
-    """Return a job as a training API might describe it: about 250 bytes."""
+    """Return a job of a typical size, about 250 bytes."""
     fields = {
         "id": job.decode(), "status": status, "reference": f"osai-{job.decode():0>32}", "progress": progress,
         "createdAt": "2026-01-01T00:00:00Z", "startedAt": "2026-01-01T00:00:05Z",
         "message": "Epoch 42 of 100", "modelType": "classification", "name": f"nightly-{job.decode()}",
     }  # fmt: skip
-    return json.dumps(ENDPOINTS["training.get"].write(fields)).encode()
+    return json.dumps(encode_response(ENDPOINTS["training.get"], fields).document).encode()
 
 
 async def _serve(certificate: str, jobs: int) -> None:
@@ -242,7 +247,7 @@ async def _serve(certificate: str, jobs: int) -> None:
     context.load_cert_chain(certificate)
     loop = asyncio.get_running_loop()
     known = _Jobs(jobs)
-    # Sensors of 5,000 tasks may all connect in the same moment.
+    # 5,000 sensors may connect at the same time.
     server = await loop.create_server(lambda: _Connection(known), HOST, 0, ssl=context, backlog=8192)
     sys.stdout.write(json.dumps({"port": server.sockets[0].getsockname()[1]}) + "\n")
     sys.stdout.flush()
@@ -250,11 +255,11 @@ async def _serve(certificate: str, jobs: int) -> None:
 
 
 def main(certificate: str, jobs: int) -> None:
-    """Serve until the input ends."""
+    """Serve until the standard input is closed."""
     try:
-        from uvloop import run  # noqa: PLC0415 - is not for every system
+        from uvloop import run  # not available on every system
     except ImportError:
-        from asyncio import run  # noqa: PLC0415
+        from asyncio import run  # type: ignore[assignment]  # its options differ, which are not used
     run(_serve(certificate, jobs))
 
 

@@ -1,4 +1,4 @@
-"""Three small panels, both axes logarithmic, as one SVG that reads on light and on dark ground."""
+"""Draw line charts with logarithmic axes side by side, as one SVG for light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ __all__ = ["Line", "Panel", "draw"]
 WIDTH, HEIGHT = 300.0, 220.0
 LEFT, TOP, BOTTOM, GAP = 52.0, 34.0, 40.0, 44.0
 COLOURS = (("#0969da", "#58a6ff"), ("#1a7f37", "#3fb950"), ("#bc4c00", "#f0883e"), ("#8250df", "#bc8cff"))
-"""For light and for dark ground."""
+"""Colours for light and for dark backgrounds."""
 _ROOT = 'role="img" font-family="system-ui, sans-serif" font-size="12"'
 MARKS = ("circle", "square", "triangle", "diamond")
-"""So that lines differ without colour too."""
+"""Markers, so that the lines can be distinguished without colour."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Points ``(x, y)`` of one side; *ends* says in a word why there are no more."""
+    """Points ``(x, y)`` of one side; *ends* is a label after the last point that says why there are no more."""
 
     name: str
     points: list[tuple[float, float]]
@@ -28,7 +28,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A title, which names the unit, and its lines; *limit* is drawn across, with *limit_name* at it."""
+    """One chart: its title with the unit, its lines, and optionally a horizontal line at *limit* with a label."""
 
     title: str
     lines: list[Line] = field(default_factory=list)
@@ -37,7 +37,7 @@ class Panel:
 
 
 def draw(panels: list[Panel], x_title: str, description: str) -> str:
-    """Return the SVG; values of 0 or less are left out, since a logarithm has no place for them."""
+    """Return the SVG. Values of 0 or less are omitted, since the axes are logarithmic."""
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
     width = len(panels) * (LEFT + WIDTH + GAP)
     height = TOP + HEIGHT + BOTTOM + 26

@@ -1,16 +1,16 @@
-"""A real triggerer with a thousand deferred tasks: its CPU while they wait, and how soon the end of a job resumes one.
+"""A real triggerer with a thousand deferred tasks: its CPU while they wait, and the latency from job end to resumption.
 
-``python -m benchmarks.triggerer`` starts a whole Airflow (scheduler, Dag processor, API server, triggerer; SQLite) for
-each side in turn: ``http`` (``HttpSensor(deferrable=True)``), ``ours`` (``OsaiJobSensor(deferrable=True)``) and
-``idle`` (triggers that ask nobody: what Airflow's own work for that many costs). All ask the same TLS server.
+``python -m benchmarks.triggerer`` starts a complete Airflow (scheduler, Dag processor, API server, triggerer; SQLite)
+for each side in turn: ``http`` (``HttpSensor(deferrable=True)``), ``ours`` (``OsaiJobSensor(deferrable=True)``) and
+``idle`` (triggers that send no requests, to measure Airflow's own cost). All poll the same TLS server.
 
-Real: all parts of Airflow, the Dag with its mapped task, the run and its task instances, the triggers in the database,
-their way through the triggerer, the event's way back into the database. Simulated, since a thousand starts of workers
-would take an hour and are not what is asked for: the tasks do not run until they defer. The pool has no slots, so the
-scheduler leaves them ``scheduled``; :mod:`benchmarks.deferring` then writes what a deferring task causes to be written.
-For the same reason a resumed task is ``scheduled`` again and stays so.
+Real: all components of Airflow, the Dag with its mapped task, the run and its task instances, the triggers in the
+database and in the triggerer, and the event written back to the database. Simulated, since starting a thousand workers
+would take an hour and is not part of the measurement: the tasks do not run before they defer. The pool has no slots, so
+the scheduler leaves them ``scheduled``; :mod:`benchmarks.defer_tasks` then makes the same changes to the database as a
+deferring task. For the same reason, a resumed task stays ``scheduled``.
 
-Latency is from the job's end on the server to the moment at which the task instance left ``deferred`` (its
+Latency is measured from the job's end on the server to the time at which the task instance left ``deferred`` (its
 ``scheduled_dttm``). CPU is that of the triggerer's two processes, as a share of one core. The last line is JSON.
 """
 
@@ -32,13 +32,13 @@ from typing import Any
 import psutil
 from cryptography.fernet import Fernet
 
-if __name__ == "__main__":  # as a script: its folder's parent is where the packages are
+if __name__ == "__main__":  # run as a script: the packages are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from airflow_provider_osai.demo.airflow import WholeAirflow
+from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from benchmarks.deferred_jobs import say
+from benchmarks.peer_process import SideError, until, wait_until_seen
 from benchmarks.service import Service
-from benchmarks.side import SideError, until, wait_until_seen
 
 __all__ = ["main"]
 
@@ -64,10 +64,10 @@ DAGS["idle"] = DAGS["http"]
 
 
 class Triggerer:
-    """The triggerer of a running Airflow, as its database, its logs and its processes show it.
+    """The triggerer of a running Airflow, observed through the database, the logs and its processes.
 
     :param airflow: the running Airflow.
-    :param run_id: of the run whose tasks wait.
+    :param run_id: id of the run whose tasks wait.
     """
 
     def __init__(self, airflow: WholeAirflow, run_id: str) -> None:
@@ -76,30 +76,30 @@ class Triggerer:
         parents = [process for pid in airflow.processes if _writes_to(process := psutil.Process(pid), log)]
         self._processes = {found.pid: found for parent in parents for found in [parent, *parent.children()]}
         if len(self._processes) != 2:
-            raise SideError(f"a triggerer has two processes; {len(self._processes)} were found")
+            raise SideError(f"Expected two processes of the triggerer, found {len(self._processes)}")
 
     def cpu(self) -> float:
-        """Return the seconds of CPU used so far, by supervisor and runner."""
+        """Return the CPU seconds used so far by supervisor and runner."""
         times = [process.cpu_times() for process in self._processes.values()]
         return sum(time.user + time.system for time in times)
 
     def memory(self) -> int:
-        """Return the resident memory in bytes, of supervisor and runner."""
+        """Return the resident memory of supervisor and runner in bytes."""
         return sum(process.memory_info().rss for process in self._processes.values())
 
     def states(self) -> dict[str, int]:
-        """Return how many task instances are in which state."""
+        """Return the number of task instances by state."""
         return dict(self._query("select state, count(*) from task_instance where run_id = ? group by state"))
 
     def resumed(self) -> dict[int, float]:
-        """Return when each task instance that is deferred no more was resumed, in seconds since the epoch."""
+        """Return the resumption time of each task instance that is no longer deferred, in seconds since the epoch."""
         rows = self._query(
             "select map_index, scheduled_dttm from task_instance where run_id = ? and state != 'deferred'"
         )
         return {index: datetime.fromisoformat(when).replace(tzinfo=UTC).timestamp() for index, when in rows}
 
     def blocked(self) -> int:
-        """Return how often Airflow has warned that a trigger held the event loop."""
+        """Return the number of Airflow's warnings that a trigger blocked the event loop."""
         return sum(path.read_text(errors="replace").count(BLOCKED) for path in self._airflow.all_logs())
 
     def _query(self, sql: str) -> list[Any]:
@@ -108,10 +108,10 @@ class Triggerer:
 
 
 def measure(side: str, jobs: int, interval: float, seconds: float, ends: int) -> dict[str, Any]:
-    """Run one side in an Airflow of its own, and return its figures.
+    """Run one side in a new Airflow, and return its figures.
 
-    :param seconds: the window in which all wait and CPU is measured.
-    :param ends: how many jobs then end, spread over two intervals.
+    :param seconds: length of the window in which all tasks wait and CPU is measured.
+    :param ends: number of jobs that end afterwards, spread over two intervals.
     """
     with Service(jobs) as service, tempfile.TemporaryDirectory(prefix="osai-bench-") as folder:
         dags, home = Path(folder) / "dags", Path(folder) / "home"
@@ -156,12 +156,12 @@ def _wait_and_resume(
         figures |= {"median_s": median(late), "p95_s": late[int(0.95 * len(late))], "max_s": late[-1]}
     waiting = triggerer.states().get("deferred", 0)
     if waiting != jobs - (0 if side == "idle" else ends):
-        raise SideError(f"{side}: {waiting} tasks wait; other tasks were resumed than those whose jobs ended")
+        raise SideError(f"{side}: {waiting} tasks are still deferred; the wrong tasks were resumed")
     return figures | {"blocked": triggerer.blocked() - blocked}
 
 
 def _latencies(triggerer: Triggerer, service: Service, jobs: int, ends: int, span: float) -> list[float]:
-    """End *ends* jobs, spread over *span* seconds and over all jobs; return how long their tasks took, sorted."""
+    """End *ends* jobs, spread over *span* seconds and over all jobs; return the sorted latencies in seconds."""
     step = jobs // ends
     ended: dict[int, float] = {}
     begin = time.monotonic()
@@ -179,28 +179,28 @@ def _defer(home: Path, environment: dict[str, str], run_id: str, side: str, inte
     root = Path(__file__).resolve().parents[1]
     env = {key: value for key, value in os.environ.items() if "AIRFLOW" not in key}
     env |= {"AIRFLOW_HOME": str(home), "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{home / 'airflow.db'}"}
-    command = [sys.executable, "-m", "benchmarks.deferring", DAG, run_id, side, str(interval)]
+    command = [sys.executable, "-m", "benchmarks.defer_tasks", DAG, run_id, side, str(interval)]
     env |= {"PYTHONPATH": str(root), **environment}
     output = subprocess.run(command, env=env, cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout
     if int(output.splitlines()[-1]) != jobs:
-        raise SideError(f"{output.splitlines()[-1]} tasks were deferred instead of {jobs}")
+        raise SideError(f"{output.splitlines()[-1]} tasks were deferred, expected {jobs}")
 
 
 def _writes_to(process: psutil.Process, log: Path) -> bool:
-    """Whether this is the part of Airflow whose output goes to *log*; its children's goes to their parent."""
+    """Whether *process* is the Airflow component that writes to *log*; its children write to pipes to it."""
     try:
         return Path(os.readlink(f"/proc/{process.pid}/fd/1")) == log.resolve()
-    except OSError:  # not Linux, where the parts are commands of their own
+    except OSError:  # not Linux; there each component is a separate command
         return process.cmdline()[-2:-1] == ["triggerer"]
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure all sides and print the line of JSON; the return code is 0, since a slow machine is no error."""
+    """Measure all sides and print the line of JSON; always return 0, since a slow machine is not an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--interval", type=float, default=10.0)
-    parser.add_argument("--seconds", type=float, default=60.0, help="length of the window")
-    parser.add_argument("--ends", type=int, default=200, help="jobs that end, to measure latency")
+    parser.add_argument("--seconds", type=float, default=60.0, help="seconds of the window")
+    parser.add_argument("--ends", type=int, default=200, help="number of jobs that end, to measure the latency")
     parser.add_argument("--sides", default="http,ours,idle")
     options = parser.parse_args(arguments)
     found = {}

@@ -1,17 +1,17 @@
-"""What an upload costs: ours beside the documented loop, which sends one image after the other.
+"""The cost of an upload: this provider beside the documented loop, which sends one image after the other.
 
-``python -m benchmarks.upload`` sends 2,000 images of 100 kB to a server that answers 20 ms after each request, each
-side in a process of its own, one after the other, as often as there are rounds:
+``python -m benchmarks.upload`` sends 2,000 images of 100 kB to a server that responds 20 ms after each request. Each
+side runs in a separate process, one after the other, once per round:
 
-- ``loop``: the vendor's sequence as a user writes it down: start, one POST for each image, finish, with ``requests``;
+- ``loop``: the vendor's sequence in its simplest form: start, one POST for each image, finish, with ``requests``;
 - ``session``: the same with a ``requests.Session``, which keeps its connection open;
-- ``ours``: ``Uploader`` as ``OsaiUploadImagesOperator`` runs it, at its default of 10 images at once, and at 8;
-- ``flood``: connections that send the same bytes, made ready before: what server and machine can take.
+- ``ours``: ``Uploader`` as ``OsaiUploadImagesOperator`` runs it, with its default of 10 concurrent images, and with 8;
+- ``flood``: connections that send the same, precomputed bytes: the maximum of the server and the machine.
 
-The server only counts, and is not delayed when connections are made, which favours the loop. The comparison with
-``flood``, at 8 and at 32 connections, is made with more images, since a second is too short for it. One zip archive of
-4 GB is sent as well. The last line is JSON: seconds are medians; memory is the highest resident size of a side's
-process, in MB of 1,000,000 bytes, and ``archive_mb_above_idle`` that of the archive above the same process just before.
+The server only counts, and opening a connection has no delay, which favours the loop. The comparison with ``flood``, at
+8 and at 32 connections, uses more images, since a second is too short for it. One zip archive of 4 GB is sent as well.
+The last line is JSON: seconds are medians; memory is the maximum resident size of a side's process, in MB of 1,000,000
+bytes, and ``archive_mb_above_idle`` is that of the archive less the size of the same process just before.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-if __name__ == "__main__":  # as a script: its folder's parent is where the packages are
+if __name__ == "__main__":  # run as a script: the packages are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import requests
@@ -39,23 +39,23 @@ import requests
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.requests import UploadRequest
 from airflow_provider_osai.api.settings import OsaiSettings
-from airflow_provider_osai.data.sources import source_of
-from airflow_provider_osai.data.survey import survey
+from airflow_provider_osai.data.scan import scan_source
+from airflow_provider_osai.data.sources import open_source
 from airflow_provider_osai.uploads.uploader import Uploader
-from benchmarks.taker import Taker
+from benchmarks.upload_sink import Taker
 
 __all__ = ["main"]
 
 PNG = b"\x89PNG\r\n\x1a\n"
 FOLDERS = 10
 DEFAULT = 10
-"""Images that ``OsaiUploadImagesOperator`` sends at once, if it is not told otherwise."""
+"""The default number of concurrent images of ``OsaiUploadImagesOperator``."""
 
 Figure = Callable[..., float]
 
 
 def make_images(folder: Path, count: int, size: int) -> None:
-    """Write files that begin as PNGs, go on by chance, and are all different."""
+    """Write files with a PNG signature and random content, all different."""
     for n in range(count):
         path = folder / f"category {n % FOLDERS}" / f"{n}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ def make_images(folder: Path, count: int, size: int) -> None:
 
 
 def make_archive(path: Path, size: int, each: int) -> int:
-    """Write a zip archive of *size* bytes with such images; return how many."""
+    """Write a zip archive of *size* bytes with such images; return their number."""
     content = PNG + os.urandom(each - len(PNG) - 8)
     with zipfile.ZipFile(path, "w") as archive:
         for n in range(size // each):
@@ -72,12 +72,12 @@ def make_archive(path: Path, size: int, each: int) -> int:
 
 
 def loop(url: str, source: str, _at_once: int) -> int:
-    """Send each image after the one before, each with a request of its own, as the vendor describes it."""
+    """Send one image after the other, each on a new connection, as the vendor documents it."""
     return _one_by_one(requests, url, source)
 
 
 def session(url: str, source: str, _at_once: int) -> int:
-    """Do the same over one connection that is kept open."""
+    """Send one image after the other on one connection."""
     with requests.Session() as kept:
         return _one_by_one(kept, url, source)
 
@@ -103,16 +103,16 @@ def _one_by_one(http: Any, url: str, source: str) -> int:
 
 
 def ours(url: str, source: str, at_once: int) -> int:
-    """Send them as the operator does."""
+    """Send the images as the operator does."""
     settings = OsaiSettings.from_connection("token", {"base_url": url})
     with OsaiClient(settings) as client:
-        place = source_of(source)
+        place = open_source(source)
         wish = UploadRequest(dataset_id="1", max_concurrency=at_once)
-        return int(Uploader(client, wish, place, survey(place)).run()["sent"])
+        return int(Uploader(client, wish, place, scan_source(place)).run()["uploaded"])
 
 
 def flood(url: str, source: str, at_once: int) -> int:
-    """Send the same requests, made ready before, on so many connections."""
+    """Send precomputed requests on *at_once* connections."""
     images = [path.read_bytes() for path in sorted(Path(source).glob("*/*.png"))]
     port = int(url.rpartition(":")[2].partition("/")[0])
     head = b"POST /api/Datasets/1/Images HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
@@ -138,7 +138,7 @@ SIDES = {"loop": loop, "session": session, "ours": ours, "flood": flood}
 
 
 def side(name: str, url: str, source: str, at_once: int) -> None:
-    """Be one side's process: send, and print what that took."""
+    """Run in one side's process: send the images, and print time, CPU and memory."""
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     begin = time.perf_counter()
     images = SIDES[name](url, source, at_once)
@@ -149,7 +149,7 @@ def side(name: str, url: str, source: str, at_once: int) -> None:
 
 
 def run(name: str, server: Taker, source: Path, at_once: int) -> dict[str, Any]:
-    """Run one side in a process of its own."""
+    """Run one side in a new process, and return its figures."""
     command = [sys.executable, "-m", "benchmarks.upload", "--side", name, server.url, str(source), str(at_once)]
     root = Path(__file__).parents[1]
     done = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True)
@@ -159,13 +159,13 @@ def run(name: str, server: Taker, source: Path, at_once: int) -> dict[str, Any]:
 
 
 def say(text: str) -> None:
-    """Print a line at once."""
+    """Print a line and flush it."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def measured(server: Taker, images: Path, plan: list[tuple[str, int]], rounds: int) -> Figure:
-    """Run each side of *plan* once in each round, forwards and backwards in turn; return who gives the medians."""
+    """Run each side of *plan* once per round, alternating their order; return a function that returns medians."""
     found: dict[tuple[str, int], list[dict[str, Any]]] = {one: [] for one in plan}
     for number in range(rounds):
         for one in plan if number % 2 == 0 else reversed(plan):
@@ -174,18 +174,19 @@ def measured(server: Taker, images: Path, plan: list[tuple[str, int]], rounds: i
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure as told on the command line; return 0, since a slow machine is no error."""
+    """Measure with the command line's options; always return 0, since a slow machine is not an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--many", type=int, default=8000, help="images for the comparison with the server")
-    parser.add_argument("--size", type=int, default=100_000, help="bytes of an image")
-    parser.add_argument("--pause", type=float, default=0.02, help="seconds that a round trip takes")
+    parser.add_argument("--many", type=int, default=8000, help="number of images for the comparison with flood")
+    parser.add_argument("--size", type=int, default=100_000, help="bytes per image")
+    parser.add_argument("--pause", type=float, default=0.02, help="seconds until the server responds")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--archive", type=float, default=4.0, help="GB of an archive to send as well; 0: none")
+    parser.add_argument("--archive", type=float, default=4.0, help="GB of the archive to send as well; 0: none")
     parser.add_argument("--side", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.side:
-        side(*options.side[:3], int(options.side[3]))
+        name, url, source, at_once = options.side
+        side(name, url, source, int(at_once))
         return 0
     with tempfile.TemporaryDirectory(prefix="osai-bench-") as folder, Taker(options.pause) as server:
         few, many = Path(folder, "few"), Path(folder, "many")

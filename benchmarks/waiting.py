@@ -1,15 +1,14 @@
-"""One side in a process of its own: triggers that wait on one event loop, as in Airflow's triggerer.
+"""The process of one side: triggers that wait on one event loop, as in Airflow's triggerer.
 
-As there (``airflow.jobs.triggerer_job_runner.TriggerRunner`` of 3.3): triggers are made one by one, with two turns of
-the loop before each; each has an asyncio task with greenback's portal, which iterates ``trigger.run()`` and then calls
-``cleanup()``. A triggerer takes at most 50 new triggers in each round of about a second, so their polls do not start in
-step; here their starts are spread evenly over one interval for the same effect, and in one go only if asked for.
-Not included, since it is the same for all sides: the database and the supervising process, decrypting
-the arguments, the task instance and its template context, the span, the log lines about a trigger and those that the
-triggers write themselves (logging is off).
+As in ``airflow.jobs.triggerer_job_runner.TriggerRunner`` of 3.3, triggers are created one by one, with two iterations
+of the loop before each; each has an asyncio task with greenback's portal, which iterates ``trigger.run()`` and then
+calls ``cleanup()``. A triggerer starts at most 50 new triggers per round of about a second, so that their polls are not
+synchronized; here the starts are spread evenly over one interval, for the same effect, unless requested otherwise. Not
+included, since it is the same for all sides: the database and the supervising process, decrypting the arguments, the
+task instance and its template context, the span, and all logging (which is disabled).
 
-Run as a module, ``python -m benchmarks.waiting SIDE INTERVAL``: reads commands from its input, a line of JSON each, and
-answers each with one. Used by :class:`benchmarks.side.Side`.
+Run as a module, ``python -m benchmarks.waiting SIDE INTERVAL``: reads commands from the standard input, one line of
+JSON each, and writes one line of JSON for each. Used by :class:`benchmarks.peer_process.Side`.
 """
 
 from __future__ import annotations
@@ -36,24 +35,24 @@ if TYPE_CHECKING:
 __all__ = ["SIDES", "Runner"]
 
 TICK = 0.05
-"""Seconds between two looks at how late the loop is."""
+"""Seconds of the sleeps by which the lag of the event loop is measured."""
 
 
 class IdleTrigger(BaseTrigger):
-    """Waits for ever and asks nobody: what a trigger costs before it does anything."""
+    """Waits forever without requests, to measure the cost of a trigger itself."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what another process makes this trigger from."""
+        """Return the class path and the arguments."""
         return f"{__name__}.{type(self).__name__}", {}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait."""
+        """Wait forever."""
         await asyncio.get_running_loop().create_future()
         yield TriggerEvent(None)
 
 
 def _http() -> Callable[[str, float], BaseTrigger]:
-    from airflow.providers.http.triggers.http import HttpSensorTrigger  # noqa: PLC0415 - each side pays for its own
+    from airflow.providers.http.triggers.http import HttpSensorTrigger  # each side imports only its own
 
     return lambda job_id, interval: HttpSensorTrigger(
         endpoint=f"generic/{job_id}", http_conn_id="bench_http", poke_interval=interval
@@ -61,7 +60,7 @@ def _http() -> Callable[[str, float], BaseTrigger]:
 
 
 def _dbt() -> Callable[[str, float], BaseTrigger]:
-    from airflow.providers.dbt.cloud.triggers.dbt import DbtCloudRunJobTrigger  # noqa: PLC0415 - same
+    from airflow.providers.dbt.cloud.triggers.dbt import DbtCloudRunJobTrigger  # same
 
     return lambda job_id, interval: DbtCloudRunJobTrigger(
         conn_id="bench_dbt", run_id=int(job_id), account_id=1, poll_interval=interval, end_time=time.time() + 86_400
@@ -69,28 +68,28 @@ def _dbt() -> Callable[[str, float], BaseTrigger]:
 
 
 def _osai(conn_id: str) -> Callable[[str, float], BaseTrigger]:
-    from airflow_provider_osai.triggers.job import OsaiJobTrigger  # noqa: PLC0415 - same
+    from airflow_provider_osai.triggers.job import OsaiJobTrigger  # same
 
-    # An hour old, so that the interval is the whole one: a young job is looked at more often.
+    # An hour old, since new jobs are polled more often than once per interval.
     return lambda job_id, interval: OsaiJobTrigger(
         osai_conn_id=conn_id, kind="training", job_id=job_id, since=time.time() - 3600, poll_interval=interval
     )
 
 
 SIDES: dict[str, Callable[[], Callable[[str, float], BaseTrigger]]] = {
-    "idle": lambda: lambda _job_id, _interval: IdleTrigger(),  # type: ignore[no-untyped-call]
+    "idle": lambda: lambda _job_id, _interval: IdleTrigger(),  # type: ignore[no-untyped-call]  # Airflow has no types for it
     "http": _http,
     "dbt": _dbt,
     "ours": lambda: _osai("bench_osai"),
     "single": lambda: _osai("bench_single"),
 }
-"""What may wait: the name of a side and how its triggers are made."""
+"""For each side, a function that imports what it needs and returns the factory of its triggers."""
 
 
 class Runner:
-    """Runs the triggers of one side, and measures its own process.
+    """Runs the triggers of one side, and measures its process.
 
-    :param make: makes a trigger from a job's id and the poll interval in seconds.
+    :param make: creates a trigger from a job's id and the poll interval in seconds.
     :param interval: the poll interval.
     """
 
@@ -103,7 +102,7 @@ class Runner:
         self._began = (0.0, 0.0)
 
     async def add(self, jobs: list[str], seconds: float = 0.0) -> dict[str, Any]:
-        """Start a trigger for each of *jobs*; spread over *seconds*; 0: in one go."""
+        """Start a trigger for each of *jobs*, spread evenly over *seconds* (0: all at once)."""
         begin = time.monotonic()
         for number, job in enumerate(jobs):
             await asyncio.sleep(max(0.0, begin + seconds * number / len(jobs) - time.monotonic()))
@@ -112,14 +111,14 @@ class Runner:
         return {}
 
     async def memory(self) -> dict[str, Any]:
-        """Return the resident memory in bytes, after all garbage is collected and given back."""
+        """Return the resident memory in bytes, after garbage collection and trimming the heap."""
         gc.collect()
         if sys.platform == "linux":
             ctypes.CDLL(None).malloc_trim(0)
         return {"rss": psutil.Process().memory_info().rss}
 
     async def start(self) -> dict[str, Any]:
-        """Begin to measure. What filling up has left behind is collected before, so that all begin alike."""
+        """Start the measurement, after collecting the garbage of the start phase."""
         gc.collect()
         self._late.clear()
         self._watch = asyncio.create_task(self._watch_the_loop())
@@ -127,7 +126,7 @@ class Runner:
         return {}
 
     async def stop(self) -> dict[str, Any]:
-        """End the measuring: seconds, CPU as a share of one core, and how late the loop was, in milliseconds."""
+        """Stop the measurement; return its seconds, CPU as a share of one core, and the loop's lag in milliseconds."""
         seconds, cpu = time.monotonic() - self._began[0], _cpu() - self._began[1]
         if self._watch:
             self._watch.cancel()
@@ -141,14 +140,14 @@ class Runner:
         }
 
     async def fired(self) -> dict[str, Any]:
-        """Return the jobs whose triggers fired an event, and those whose triggers raised or ended without one."""
+        """Return the jobs whose triggers fired an event, and those whose triggers raised or ended without an event."""
         dead = [job for job, task in self._tasks.items() if task.done() and job not in set(self._fired)]
         return {"fired": self._fired, "dead": dead}
 
     async def _run_trigger(self, job: str, trigger: BaseTrigger) -> None:
         await greenback.ensure_portal()
         try:
-            async for _event in trigger.run():  # type: ignore[attr-defined]  # Airflow declares a coroutine
+            async for _event in trigger.run():
                 self._fired.append(job)
         finally:
             await trigger.cleanup()
@@ -177,7 +176,7 @@ async def _obey(runner: Runner) -> None:
 
 
 def main(side: str, interval: float) -> None:
-    """Obey the commands of the input, until it ends."""
+    """Run the commands from the standard input until it is closed."""
     logging.disable(logging.CRITICAL)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

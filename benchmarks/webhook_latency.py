@@ -1,18 +1,18 @@
-"""How soon a task goes on after its job has ended: told by webhook, and found by polling.
+"""The latency from the end of a job to the resumption of its task, with webhooks and with polling.
 
-``python -m benchmarks.webhook_latency`` starts a whole Airflow (scheduler, Dag processor, API server, triggerer,
-LocalExecutor; SQLite) for each side in turn: ``webhook`` (the connection is set up for webhooks), ``poll`` (it is not;
-the operator's default interval of 30 s), and ``flood`` (webhooks, and a thousand forged ones sent at the same moment as
-each that is meant). The same Dag, with one mapped training for each job.
+``python -m benchmarks.webhook_latency`` starts a complete Airflow (scheduler, Dag processor, API server, triggerer,
+LocalExecutor; SQLite) for each side in turn: ``webhook`` (the connection has webhooks enabled), ``poll`` (it has not;
+the operator's default interval of 30 s), and ``flood`` (webhooks, with a thousand forged ones sent at the same time as
+each real one). All run the same Dag, with one mapped training per job.
 
-Real: everything of Airflow, the operators, the sandbox's HTTP server, the webhooks that it sends, the tasks that go on.
-Simulated: the training itself; each job ends when the benchmark says so, one every few seconds, so that what is
-measured is the way of one webhook and not a queue of tasks on a small machine.
+Real: all of Airflow, the operators, the sandbox's HTTP server, its webhooks, the resumed tasks. Simulated: the training
+itself; the benchmark ends one job every few seconds, to measure the latency of a single webhook rather than of a queue
+of tasks on a small machine.
 
-Latency is from the moment at which OSAI is told that the job has ended, just before it sends the webhook, to that at
-which the task instance is seen ``running`` in the database, which is looked at every 20 ms; ``resumed`` is when it is
-no longer ``deferred``. The scheduler's pauses are Airflow's defaults. Polls are the looks at a job before its end, by
-OSAI's own count. The last line is JSON.
+Latency is measured from the job's end in the sandbox, just before it sends the webhook, to the time at which the task
+instance is ``running`` in the database, which is read every 20 ms; ``resumed`` is when it has left ``deferred``. The
+scheduler's intervals are Airflow's defaults. Polls are those of a job before its end, as counted by the sandbox. The
+last line is JSON.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-if __name__ == "__main__":  # as a script: its folder's parent is where the packages are
+if __name__ == "__main__":  # run as a script: the packages are in the parent folder
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.settings import OsaiSettings
-from airflow_provider_osai.demo.airflow import WholeAirflow
+from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from airflow_provider_osai.sandbox import Sandbox
 from benchmarks.deferred_jobs import say
-from benchmarks.side import SideError, until
+from benchmarks.peer_process import SideError, until
 
 __all__ = ["main"]
 
@@ -56,29 +56,29 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "5",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "1",
 }
-"""The scheduler's are Airflow's defaults, which the demo's Airflow is quicker than."""
+"""The scheduler's intervals are Airflow's defaults; the demo's Airflow has shorter ones."""
 LOOK = 0.02
 JUNK = 1000
 ROOT = Path(__file__).resolve().parents[1]
 
 
 class Instances:
-    """The task instances of a run, as the database has them."""
+    """The task instances of a run, read from the database."""
 
     def __init__(self, home: Path, run_id: str) -> None:
         self._address, self._run_id = f"file:{home / 'airflow.db'}?mode=ro", run_id
 
     def states(self) -> dict[int, str]:
-        """Return the state by map index."""
+        """Return the states by map index."""
         with sqlite3.connect(self._address, uri=True, timeout=30) as connection:
             sql = "select map_index, state from task_instance where run_id = ?"
             return dict(connection.execute(sql, [self._run_id]).fetchall())
 
 
 def measure(side: str, jobs: int, pause: float) -> dict[str, Any]:
-    """Run one side in an Airflow of its own, and return its figures.
+    """Run one side in a new Airflow, and return its figures.
 
-    :param pause: seconds from one job's end to the next.
+    :param pause: seconds between the ends of two jobs.
     """
     with Sandbox() as osai, tempfile.TemporaryDirectory(prefix="osai-bench-") as folder:
         dags, home = Path(folder) / "dags", Path(folder) / "home"
@@ -102,11 +102,11 @@ def measure(side: str, jobs: int, pause: float) -> dict[str, Any]:
 
 
 def _end_all(osai: Sandbox, instances: Instances, pause: float, flooded: str | None) -> dict[str, Any]:
-    """End one job after the other, and return how long the tasks took to go on.
+    """End one job after the other, and return the latencies of their tasks.
 
-    :param flooded: the address that gets a thousand forged webhooks with each that is meant.
+    :param flooded: the address to send a thousand forged webhooks to with each real one; ``None``: none.
     """
-    records = {int(job.request.wire()["modelName"][1:]): job for job in osai.state.jobs.everything()}
+    records = {int(job.request.wire()["modelName"][1:]): job for job in osai.state.jobs.all_jobs()}
     left = sorted(records)
     ended: dict[int, float] = {}
     polls: list[int] = []
@@ -118,13 +118,13 @@ def _end_all(osai: Sandbox, instances: Instances, pause: float, flooded: str | N
     while len(running) < len(records):
         now = time.monotonic()
         if now > give_up:
-            raise SideError(f"{len(running)} of {len(records)} tasks went on")
+            raise SideError(f"Timed out: {len(running)} of {len(records)} tasks were resumed")
         if left and now - begin >= pause * len(ended):
             number = left.pop(0)
             if flooded:
-                command = [sys.executable, "-m", "benchmarks.junk", flooded, str(JUNK)]
+                command = [sys.executable, "-m", "benchmarks.webhook_flood", flooded, str(JUNK)]
                 floods.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT))
-                time.sleep(0.3)  # until it sends
+                time.sleep(0.3)  # until it starts sending
             polls.append(records[number].reads)
             ended[number] = time.monotonic()
             osai.control.end(records[number].id)
@@ -139,7 +139,7 @@ def _end_all(osai: Sandbox, instances: Instances, pause: float, flooded: str | N
     for one in floods:
         refused, _ = one.communicate()[0].split()
         if int(refused) != JUNK:
-            raise SideError(f"{JUNK - int(refused)} of {JUNK} forged webhooks were not refused")
+            raise SideError(f"{JUNK - int(refused)} of {JUNK} forged webhooks were not rejected with 404")
     return {
         "n": len(late),
         "post_to_resumed_s_median": median(quick),
@@ -152,10 +152,10 @@ def _end_all(osai: Sandbox, instances: Instances, pause: float, flooded: str | N
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure both sides and print the line of JSON; the return code is 0, since a slow machine is no error."""
+    """Measure all sides and print the line of JSON; always return 0, since a slow machine is not an error."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=20)
-    parser.add_argument("--pause", type=float, default=4.0, help="seconds from one job's end to the next")
+    parser.add_argument("--pause", type=float, default=4.0, help="seconds between the ends of two jobs")
     parser.add_argument("--sides", default="webhook,poll,flood")
     options = parser.parse_args(arguments)
     line: dict[str, Any] = {}

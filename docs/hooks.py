@@ -1,4 +1,4 @@
-"""Makes pages of what lies beside docs/ (README, CHANGELOG, CONTRIBUTING, example Dags), and leads links there."""
+"""Generates pages from files outside docs/ (README, CHANGELOG, CONTRIBUTING, example Dags); rewrites links to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def on_files(files: Files, config) -> Files:
     """Add the generated pages."""
     for page, source in PAGES.items():
         text = (ROOT / source).read_text()
-        files.append(File.generated(config, page, content=_led(text, from_root=True)))
+        files.append(File.generated(config, page, content=_rewrite_links(text, from_root=True)))
     for path in sorted((ROOT / "example_dags").glob("*.py")):
         code = path.read_text()
         about = ast.get_docstring(ast.parse(code)) or path.stem
@@ -26,16 +26,18 @@ def on_files(files: Files, config) -> Files:
 
 
 def on_page_markdown(markdown: str, page, **_) -> str:
-    """Lead links to what is a page now."""
-    return markdown if page.file.src_uri in PAGES else _led(markdown, from_root=False)
+    """Rewrite links to generated pages."""
+    return markdown if page.file.src_uri in PAGES else _rewrite_links(markdown, from_root=False)
 
 
-def _led(text: str, *, from_root: bool) -> str:
-    up = "" if from_root else r"\.\./"
-    text = re.sub(rf"\]\({up}example_dags/(\w+)\.py\)", r"](example_dags/\1.md)", text)
-    text = re.sub(rf"\]\({up}example_dags\)", "](examples.md)", text)
+def _rewrite_links(text: str, *, from_root: bool) -> str:
+    """Rewrite links to files outside docs/ into links to pages, which lie one folder less far up."""
+    up = "()" if from_root else r"((?:\.\./)*)\.\./"
+    text = re.sub(rf"\]\({up}example_dags/(\w+)\.py\)", r"](\1example_dags/\2.md)", text)
+    text = re.sub(rf"\]\({up}example_dags\)", r"](\1examples.md)", text)
+    for page, source in PAGES.items():
+        text = re.sub(rf"\]\({up}{re.escape(source)}(#[\w-]+)?\)", rf"](\1{page}\2)", text)
     if from_root:
         text = re.sub(r"\]\(docs/([\w./#-]+)\)", r"](\1)", text)
         text = re.sub(r"\]\(airflow_provider_osai/api/contract\.py\)", "](contract.md)", text)
-        text = text.replace("](CHANGELOG.md)", "](changelog.md)").replace("](CONTRIBUTING.md)", "](contributing.md)")
     return text

@@ -1,4 +1,4 @@
-"""Human approval: a person sees the figures of a candidate and says yes before it may be promoted."""
+"""Human approval: a person reviews the metrics of a candidate before the gate may promote it."""
 
 from datetime import timedelta
 
@@ -14,6 +14,7 @@ with DAG(
     "example_osai_approval",
     schedule=None,
     catchup=False,
+    default_args={"retries": 2},
     params={"images": Param("images", type="string", description="Folder on the worker; sub-folders are categories")},
     tags=["osai", "example"],
     doc_md=__doc__,
@@ -25,7 +26,7 @@ with DAG(
     train = OsaiTrainModelOperator(
         task_id="train_model",
         dataset_ids=upload.output["dataset_id"],
-        data_digest=upload.output["digest"],
+        data_digest=upload.output["data_digest"],
         model_name="approved",
         deferrable=True,
         poll_interval=10,
@@ -39,6 +40,10 @@ with DAG(
         response_timeout=timedelta(days=3),
     )
     gate = OsaiModelGateOperator(
-        task_id="gate", candidate=train.output, champion=osai_model("approved"), min_value=0.8, any_data=True
+        task_id="gate",
+        candidate=train.output,
+        champion=osai_model("approved"),
+        threshold=0.8,
+        allow_different_data=True,
     )
     train >> approve >> gate

@@ -1,4 +1,4 @@
-"""Augmentation: make more of few images, train on both datasets, and delete the one that was needed for that only."""
+"""Augmentation: augment a small dataset, train on both datasets, and delete the augmented one in a teardown."""
 
 from datetime import timedelta
 
@@ -18,7 +18,7 @@ with DAG(
     "example_osai_augmentation",
     schedule=None,
     catchup=False,
-    default_args={"execution_timeout": timedelta(hours=2)},
+    default_args={"retries": 2, "execution_timeout": timedelta(hours=2)},
     params={"images": Param("images", type="string", description="Folder on the worker; sub-folders are categories")},
     tags=["osai", "example"],
     doc_md=__doc__,

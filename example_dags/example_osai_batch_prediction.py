@@ -1,10 +1,10 @@
-"""Batch prediction: the champion labels a folder of images, and the data it needed for that go away again."""
+"""Batch prediction: the champion labels a folder of images, and a teardown deletes the temporary dataset."""
 
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param, task
 
-from airflow_provider_osai.assets import osai_model, standing_model
+from airflow_provider_osai.assets import champion_model_id, osai_model
 from airflow_provider_osai.operators.dataset import (
     OsaiCreateDatasetOperator,
     OsaiDeleteDatasetOperator,
@@ -18,7 +18,7 @@ with DAG(
     "example_osai_batch_prediction",
     schedule=None,
     catchup=False,
-    default_args={"execution_timeout": timedelta(hours=2)},
+    default_args={"retries": 2, "execution_timeout": timedelta(hours=2)},
     params={"images": Param("images", type="string", description="Folder on the worker")},
     tags=["osai", "example"],
     doc_md=__doc__,
@@ -26,8 +26,8 @@ with DAG(
 
     @task(inlets=[champion])
     def model() -> str:
-        """Return the model that stands now."""
-        return standing_model(champion)
+        """Return the id of the current champion."""
+        return champion_model_id(champion)
 
     data = OsaiCreateDatasetOperator(task_id="create_dataset", name="batch {{ run_id }}")
     upload = OsaiUploadImagesOperator(
@@ -35,7 +35,7 @@ with DAG(
         dataset_id=data.output["dataset_id"],
         source="{{ params.images }}",
         min_images_per_category=0,
-        on_bad_file="skip",
+        on_invalid_file="skip",
     )
     predict = OsaiPredictOperator(
         task_id="predict",

@@ -1,6 +1,6 @@
-"""Cancel the live OSAI jobs that no task of this Airflow wants any more, every 15 minutes (docs/orphans.md).
+"""Orphan cleanup: every 15 minutes, cancel running OSAI jobs that no task of this Airflow needs (docs/orphans.md).
 
-It is the second line behind the operators, for jobs whose task was killed or deleted while nothing was left to cancel
+Operators cancel their own jobs; this is for jobs whose task was killed or deleted while no process was left to cancel
 them.
 """
 

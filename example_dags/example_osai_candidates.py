@@ -1,4 +1,4 @@
-"""Candidates in parallel: a training for each framework and set of parameters, and the best meets the gate."""
+"""Candidates in parallel: one training per framework and set of parameters; the gate compares the best one."""
 
 from datetime import timedelta
 
@@ -13,7 +13,7 @@ with DAG(
     "example_osai_candidates",
     schedule=None,
     catchup=False,
-    default_args={"deferrable": True, "poll_interval": 10, "execution_timeout": timedelta(hours=2)},
+    default_args={"retries": 2, "deferrable": True, "poll_interval": 10, "execution_timeout": timedelta(hours=2)},
     params={"images": Param("images", type="string", description="Folder on the worker; sub-folders are categories")},
     tags=["osai", "example"],
     doc_md=__doc__,
@@ -25,18 +25,18 @@ with DAG(
     train = OsaiTrainModelOperator.partial(
         task_id="train_model",
         dataset_ids=upload.output["dataset_id"],
-        data_digest=upload.output["digest"],
+        data_digest=upload.output["data_digest"],
         model_name="candidate",
     ).expand(
         framework=["pytorch", "tensorflow"],
         parameters=[{"epochs": 2}, {"epochs": 20}, {"epochs": 20, "learning_rate": 0.001}],
     )
-    # A candidate that fails leaves the others to be compared. All are measured on the same data, by its digest.
+    # If a candidate fails, the others are still compared. The digest shows that all were trained on the same data.
     OsaiModelGateOperator(
         task_id="gate",
         candidate=train.output,
         champion=osai_model("candidates"),
-        min_value=0.8,
-        guard_metrics={"f1": 0.02},
+        threshold=0.8,
+        guardrail_metrics={"f1": 0.02},
         trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS,
     )

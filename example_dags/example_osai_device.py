@@ -1,6 +1,6 @@
-"""A model on a real device: rent one, use it, give it back whatever happens (docs/devices.md).
+"""Device test: rent a device, run tests on it, and always release it (docs/devices.md).
 
-Runs against the sandbox as it does against OSAI; only the connection ``osai_default`` differs.
+Runs unchanged against the sandbox and OSAI; only the connection ``osai_default`` differs.
 """
 
 from datetime import timedelta
@@ -13,10 +13,10 @@ with DAG(
     "example_osai_device",
     schedule=None,
     catchup=False,
-    default_args={"deferrable": True, "poll_interval": 10, "execution_timeout": timedelta(hours=1)},
+    default_args={"retries": 2, "deferrable": True, "poll_interval": 10, "execution_timeout": timedelta(hours=1)},
     params={
-        "device": Param("jetson-orin", type="string", description="Which device to rent"),
-        "runs": Param(3, type="integer", description="How often the test is run"),
+        "device": Param("jetson-orin", type="string", description="Device to rent"),
+        "runs": Param(3, type="integer", description="Number of test runs"),
     },
     tags=["osai", "example"],
     doc_md=__doc__,
@@ -24,12 +24,12 @@ with DAG(
 
     @task
     def numbers(params: dict) -> list[int]:
-        """Return what to map over; it needs no device."""
+        """Return the numbers to map over; needs no device."""
         return list(range(params["runs"]))
 
     @task
     def test_on_device(device_id: str, number: int) -> str:
-        """Stand in for your own test: it has the device to itself until the block ends."""
+        """Placeholder for your test, which has exclusive use of the device until the block ends."""
         return f"run {number} on device {device_id}"
 
     runs = numbers()

@@ -1,7 +1,7 @@
-"""A model for the edge: convert it for a target, and take the file home (docs/models.md).
+"""Edge model: convert a model for a hardware target, and download the file (docs/models.md).
 
-Runs against the sandbox as it does against OSAI; only the connection ``osai_default`` differs. Where OSAI cannot
-convert the model for the target, both tasks are skipped.
+Runs unchanged against the sandbox and OSAI; only the connection ``osai_default`` differs. If OSAI cannot convert the
+model for the target, both tasks are skipped.
 """
 
 from datetime import timedelta
@@ -14,11 +14,11 @@ with DAG(
     "example_osai_edge_model",
     schedule=None,
     catchup=False,
-    default_args={"execution_timeout": timedelta(hours=1)},
+    default_args={"retries": 2, "execution_timeout": timedelta(hours=1)},
     params={
-        "model_id": Param("", type="string", description="The model"),
-        "target": Param("onnx", type="string", description="The hardware that it is for"),
-        "destination": Param("/tmp/models/", type="string", description="A folder, or a storage: s3://conn@bucket/"),  # noqa: S108
+        "model_id": Param("", type="string", description="Model id"),
+        "target": Param("onnx", type="string", description="Hardware target"),
+        "destination": Param("/tmp/models/", type="string", description="Folder, or object storage: s3://conn@bucket/"),  # noqa: S108
     },
     tags=["osai", "example"],
     doc_md=__doc__,

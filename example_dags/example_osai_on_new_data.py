@@ -1,6 +1,6 @@
-"""Retraining by itself: each time the dataset has changed in OSAI, a model is trained with it.
+"""Retraining on new data: train a model whenever a dataset changes in OSAI.
 
-Put the id of a dataset of yours into DATASET; nothing else has to tell Airflow of new images.
+Set DATASET to the id of your dataset; the trigger polls OSAI for changes.
 """
 
 from datetime import timedelta
@@ -24,7 +24,7 @@ with DAG(
     schedule=[defects],
     catchup=False,
     max_active_runs=1,
-    default_args={"deferrable": True, "execution_timeout": timedelta(hours=2)},
+    default_args={"retries": 2, "deferrable": True, "execution_timeout": timedelta(hours=2)},
     tags=["osai", "example"],
     doc_md=__doc__,
 ) as dag:

@@ -1,6 +1,6 @@
-"""Retraining from end to end: images in, a model trained, converted for the edge, and used.
+"""Retraining end to end: upload images, train a model, convert it for the edge, and predict with it.
 
-Runs against the sandbox (``make demo``) as it does against OSAI; only the connection ``osai_default`` differs.
+Runs unchanged against the sandbox and OSAI; only the connection ``osai_default`` differs.
 """
 
 from datetime import timedelta
@@ -16,7 +16,7 @@ with DAG(
     "example_osai_retraining",
     schedule=None,
     catchup=False,
-    default_args={"deferrable": True, "poll_interval": 10, "execution_timeout": timedelta(hours=2)},
+    default_args={"retries": 2, "deferrable": True, "poll_interval": 10, "execution_timeout": timedelta(hours=2)},
     params={"images": Param("images", type="string", description="Folder on the worker; sub-folders are categories")},
     tags=["osai", "example"],
     doc_md=__doc__,

@@ -1,4 +1,4 @@
-"""Labelled images: an archive with COCO, YOLO or Pascal VOC annotations becomes a dataset, and that a detector."""
+"""Labelled images: upload an archive with COCO, YOLO or Pascal VOC annotations, and train a detection model."""
 
 from datetime import timedelta
 
@@ -11,7 +11,8 @@ with DAG(
     "example_osai_upload",
     schedule=None,
     catchup=False,
-    params={"archive": Param("parts.zip", type="string", description="A zip or tar archive, here or in a storage")},
+    default_args={"retries": 2},
+    params={"archive": Param("parts.zip", type="string", description="Zip or tar archive, local or in object storage")},
     tags=["osai", "example"],
     doc_md=__doc__,
 ) as dag:
@@ -20,9 +21,9 @@ with DAG(
         task_id="upload_images",
         dataset_id=data.output["dataset_id"],
         source="{{ params.archive }}",
-        on_bad_file="skip",  # what cannot be sent is named in the log, and returned
+        on_invalid_file="skip",  # invalid files are logged and returned
         max_concurrency=16,
-        retries=3,  # each goes on where the one before it ended
+        retries=3,  # each retry resumes the upload
     )
     OsaiTrainModelOperator(
         task_id="train_model",

@@ -1,4 +1,4 @@
-"""Weekly retraining with a gate: train if there is anything new, and let the model on only if it is better."""
+"""Weekly retraining with a gate: train if there is new data, and promote the model only if it is better."""
 
 from datetime import timedelta
 
@@ -16,8 +16,8 @@ with DAG(
     "example_osai_weekly",
     schedule="@weekly",
     catchup=False,
-    default_args={"deferrable": True, "poll_interval": 10, "execution_timeout": timedelta(hours=2)},
-    params={name: Param(name, type="string", description="A folder of categories") for name in ("images", "holdout")},
+    default_args={"retries": 2, "deferrable": True, "poll_interval": 10, "execution_timeout": timedelta(hours=2)},
+    params={name: Param(name, type="string", description="Folder of categories") for name in ("images", "holdout")},
     tags=["osai", "example"],
     doc_md=__doc__,
 ) as dag:
@@ -27,14 +27,17 @@ with DAG(
     )
     data = OsaiCreateDatasetOperator(task_id="create_dataset", name="digits {{ run_id }}")
     upload = OsaiUploadImagesOperator(
-        task_id="upload_images", dataset_id=data.output["dataset_id"], source="{{ params.images }}", trained=trained
+        task_id="upload_images",
+        dataset_id=data.output["dataset_id"],
+        source="{{ params.images }}",
+        skip_if_trained_on=trained,
     )
     train = OsaiTrainModelOperator(
         task_id="train_model", dataset_ids=upload.output["dataset_id"], model_name="digits",
-        data_digest=upload.output["digest"], outlets=[trained],
+        data_digest=upload.output["data_digest"], outlets=[trained],
     )  # fmt: skip
     gate = OsaiModelGateOperator(
-        task_id="gate", candidate=train.output, champion=champion, min_value=0.8,
-        same_holdout=True, holdout_dataset_id=compare_on.output["dataset_id"],
+        task_id="gate", candidate=train.output, champion=champion, threshold=0.8,
+        evaluation_dataset_id=compare_on.output["dataset_id"],
     )  # fmt: skip
     OsaiConvertModelOperator(task_id="convert_model", model_id=gate.output["model_id"], target="onnx")

@@ -1,4 +1,4 @@
-"""What all tests share: an Airflow home of their own, a token that must never be seen in a log, and a sandbox."""
+"""Shared by all tests: a token that must never be in a log, the path of an Airflow home, and a sandbox on demand."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 CANARY = "canary-5f0c1e77d2b94a6f-access-token"
 ROOT = Path(__file__).parents[1]
-HOME = Path(tempfile.mkdtemp(prefix="osai-tests-"))
+HOME = Path(tempfile.gettempdir()) / f"osai-tests-{os.getpid()}"
+"""The home of Airflow, which creates it when it is first imported."""
 DAGS = HOME / "dags"
-DAGS.mkdir()
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ |= {
     "AIRFLOW_HOME": str(HOME),
@@ -26,9 +26,12 @@ os.environ |= {
 }
 
 import pytest  # noqa: E402 - Airflow reads the environment when it is first imported
+from hypothesis import settings  # noqa: E402
 
 from airflow_provider_osai.api.settings import OsaiSettings  # noqa: E402
-from airflow_provider_osai.sandbox import Sandbox  # noqa: E402
+
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 AIRFLOW = os.environ.get("OSAI_TEST_PYTHON", sys.executable)
 """The Python whose Airflow the end-to-end tests start; another one tests another version of Airflow."""
@@ -71,7 +74,9 @@ def logged(capfd):
 
 @pytest.fixture
 def sandbox():
-    """A running OSAI whose access token is the canary."""
+    """A running sandbox whose access token is the canary."""
+    from airflow_provider_osai.sandbox import Sandbox
+
     with Sandbox(access_token=CANARY) as running:
         yield running
 

@@ -16,5 +16,5 @@ PARSER_OF_3_1 = "airflow.models.dagbag"
 def parse(folder: Path) -> Any:
     """Return the ``DagBag`` of a folder; nothing in it may fail."""
     bag = import_module(PARSER if find_spec(PARSER) else PARSER_OF_3_1).DagBag(folder)
-    assert not bag.import_errors
+    assert not bag.import_errors, bag.import_errors
     return bag

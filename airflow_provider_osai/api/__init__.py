@@ -1,4 +1,4 @@
-"""OSAI over HTTP: what its API is, and how to speak to it.
+"""Client for the OSAI HTTP API: contract, requests, models, authentication and transport.
 
-May live here: anything that knows HTTP, JSON and OSAI. May not: Airflow, jobs' behaviour over time, files of users.
+Layer rule: anything about HTTP, JSON and OSAI belongs here. No Airflow, no job lifecycle, no user files.
 """

@@ -1,16 +1,26 @@
-"""Each API call once, as a value: what to send and how to read the answer. Nothing here does I/O."""
+"""Builds the API calls: each a value with the request and the parser of its response. Nothing here does I/O."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import IO, Any, Generic, TypeVar
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from airflow_provider_osai.api.contract import Contract
-from airflow_provider_osai.api.errors import OsaiContractError, quotable
+from airflow_provider_osai.api.contract import LOCAL_FIELDS, NO_RULES, Contract
+from airflow_provider_osai.api.errors import OsaiContractError, sanitize_server_text
+from airflow_provider_osai.api.limits import FULL_LIST_LIMIT, OBJECT_LIMIT, Limit
+from airflow_provider_osai.api.misfits import (
+    raise_for_other_id,
+    raise_for_unknown_image,
+    warn_about_epoch,
+    warn_about_fraction,
+    warn_about_metrics,
+)
 from airflow_provider_osai.api.models import (
     Category,
     Conversion,
@@ -23,13 +33,21 @@ from airflow_provider_osai.api.models import (
     User,
     WireModel,
 )
-from airflow_provider_osai.api.pieces import Stream
 from airflow_provider_osai.api.requests import CategoryRequest, DatasetRequest, JobRequest
+from airflow_provider_osai.api.trimming import trim
+from airflow_provider_osai.api.wire_format import file_address
 
-__all__ = ["Call", "Calls", "FilePart"]
+if TYPE_CHECKING:
+    from airflow_provider_osai.api.contract_rules import OperationRules
+    from airflow_provider_osai.api.streaming import Stream
 
-LONGEST_WORD = 100
-"""Characters of a status word that are kept."""
+__all__ = ["Call", "FilePart", "OsaiApi", "Received"]
+
+MAX_STATUS_LENGTH = 100
+"""Maximum characters of a status word that are kept."""
+
+IMAGE_SIGNS = ("id", "digest", "fileName")
+"""Fields by which the response to an image is recognized as that of an image that was taken."""
 
 T = TypeVar("T")
 W = TypeVar("W", bound=WireModel)
@@ -39,8 +57,8 @@ W = TypeVar("W", bound=WireModel)
 class FilePart:
     """A file in a form.
 
-    :param name: that the API is told.
-    :param open: gives the file at its beginning, each time it is asked; left when the request is answered.
+    :param name: the file name that is sent.
+    :param open: opens the file at its beginning, for each attempt; closed after the response.
     """
 
     name: str
@@ -49,20 +67,23 @@ class FilePart:
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request and how to read its answer; a sender turns it into a ``T``.
+    """One request and the parser of its response; a client sends it and returns a ``T``.
 
     :param name: the endpoint's name in the contract.
     :param method: the HTTP verb.
-    :param path: below the API's base address.
-    :param parse: reads the answer's JSON; ``None`` if nothing is read.
-    :param query: fields of the query.
-    :param body: the JSON body, or the form's fields if there are *files*.
-    :param files: the form's files, read while they are sent.
-    :param repeatable: whether asking twice does no more than asking once.
-    :param busy: statuses besides 429 that say "not now".
-    :param subject: the ids that the call is about, for batching and messages.
-    :param headers: joins those that every request has.
-    :param sink: takes the answer piece by piece, in place of *parse*. Only the blocking sender can do that.
+    :param path: relative to the base URL.
+    :param parse: parses the response's JSON, or a :class:`Received`; ``None``: the response has no result.
+    :param query: the query parameters.
+    :param body: the JSON body, or the fields of a form.
+    :param files: the files of the form, read while they are sent.
+    :param idempotent: whether the request can be sent again without a further effect.
+    :param rules: what a contract document says of the operation.
+    :param subject: ids of the objects, for batching and messages.
+    :param headers: added to those of every request.
+    :param is_list: whether *parse* returns a list, which may have several pages.
+    :param consumer: receives the streamed response instead of *parse*. Only :class:`OsaiClient` supports it. If the
+        file is at an address in the response, *parse* returns the address of a document.
+    :param limit: maximum size of the response. On an event loop, at most that of a list.
     """
 
     name: str
@@ -70,191 +91,290 @@ class Call(Generic[T]):
     path: str
     parse: Callable[[Any], T] | None
     query: Mapping[str, str] = field(default_factory=dict)
-    body: Mapping[str, Any] | None = None
+    body: Any = None
     files: Mapping[str, FilePart] = field(default_factory=dict)
-    repeatable: bool = False
-    busy: tuple[int, ...] = ()
+    idempotent: bool = False
+    rules: OperationRules = NO_RULES
     subject: tuple[str, ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict)
-    sink: Callable[[Stream], T] | None = None
+    is_list: bool = False
+    consumer: Callable[[Stream], T] | None = None
+    limit: Limit = OBJECT_LIMIT
 
 
-class Calls:
-    """Makes calls in the words of one contract.
+class Received(NamedTuple):
+    """A response of an operation with rules, for which headers may count.
 
-    Every method raises OsaiContractError if the contract says that the API has no such operation.
+    :param document: the JSON document, or its text.
+    :param headers: with lower-case names.
+    :param is_all: whether *document* is the list of the items of all pages.
+    """
+
+    document: Any
+    headers: Mapping[str, str]
+    is_all: bool = False
+
+
+class OsaiApi:
+    """Builds calls for the endpoints of one contract. Both clients have a method of the same name for each of them.
+
+    Every method raises OsaiContractError if the contract sets its operation to null.
     """
 
     def __init__(self, contract: Contract | None = None) -> None:
         self.contract = contract or Contract()
 
-    def me(self) -> Call[User]:
-        """Ask who is signed in (documented)."""
+    def get_user(self) -> Call[User]:
+        """Get the signed-in user (documented)."""
         return self._call("user.me", {}, self._one("user.me", User))
 
     def create_dataset(self, name: str) -> Call[Dataset]:
-        """Make a dataset (documented)."""
+        """Create a dataset (documented)."""
         return self._call("dataset.create", DatasetRequest(name=name).wire(), self._one("dataset.create", Dataset))
 
-    def find_datasets(self, name: str | None = None) -> Call[list[Dataset]]:
-        """Ask for the datasets called *name*, or for all (assumed)."""
+    def list_datasets(self, name: str | None = None) -> Call[list[Dataset]]:
+        """List the datasets called *name*, or all datasets (assumed)."""
         return self._call("dataset.find", {"name": name}, self._many("dataset.find", Dataset))
 
     def get_dataset(self, dataset_id: str) -> Call[Dataset]:
-        """Read one dataset (assumed)."""
+        """Get one dataset (assumed)."""
         return self._call("dataset.get", {"id": dataset_id}, self._one("dataset.get", Dataset))
 
     def delete_dataset(self, dataset_id: str) -> Call[None]:
-        """Remove a dataset and its images (assumed, optional)."""
+        """Delete a dataset and its images (assumed, optional)."""
         return self._call("dataset.delete", {"id": dataset_id}, None)
 
     def create_category(self, dataset_id: str, name: str) -> Call[Category]:
-        """Make a category; it must exist before images use it (documented)."""
+        """Create a category; it must exist before images use it (documented)."""
         request = CategoryRequest(dataset_id=dataset_id, name=name)
         return self._call("category.create", request.wire(), self._one("category.create", Category))
 
     def list_categories(self, dataset_id: str) -> Call[list[Category]]:
-        """Ask for a dataset's categories (assumed)."""
+        """List a dataset's categories (assumed)."""
         return self._call("category.list", {"datasetId": dataset_id}, self._many("category.list", Category))
 
     def start_upload(self, dataset_id: str) -> Call[Upload]:
-        """Open an upload; this locks the dataset (documented)."""
+        """Start an upload, which locks the dataset (documented)."""
         return self._call("upload.start", {"id": dataset_id}, self._one("upload.start", Upload))
 
     def upload_image(
         self,
         dataset_id: str,
-        upload_id: str,
+        upload_id: str | None,
         image: FilePart,
         *,
         category_id: str | None = None,
+        category: str | None = None,
         annotations: str | None = None,
     ) -> Call[Image]:
-        """Send one image as ``multipart/form-data`` (documented; path and field names assumed).
+        """Upload one image as ``multipart/form-data`` (documented; path and field names assumed).
 
+        :param upload_id: of the open upload; ``None`` if the API has none.
+        :param category: the category's name, which is sent only if the contract gives it a place.
         :param annotations: JSON; see :class:`~airflow_provider_osai.data.annotations.Box` for its form (assumed).
         """
         ids = {"datasetId": dataset_id, "datasetUploadId": upload_id}
         fields = {**ids, "categoryId": category_id, "annotations": annotations}
         endpoint = self.contract["upload.image"]
+        on_demand = {"category": category, "fileName": image.name}
+        fields |= {name: value for name, value in on_demand.items() if endpoint.takes(name)}
         part = endpoint.request_names.get("file", "file")
-        return self._call("upload.image", fields, self._one("upload.image", Image), files={part: image})
+
+        def read(answer: Any, sent: Mapping[str, Any]) -> Image:
+            seen = self._read("upload.image", answer, sent)
+            if "id" not in endpoint.rules.response or endpoint.rules.response["id"] is not None:
+                raise_for_unknown_image("upload.image", seen, IMAGE_SIGNS)
+            return _valid("upload.image", Image, seen)
+
+        return self._call("upload.image", fields, read, files={part: image})
 
     def list_images(self, dataset_id: str) -> Call[list[Image]]:
-        """Ask for all images of a dataset (assumed, optional)."""
-        return self._call("image.list", {"datasetId": dataset_id}, self._many("image.list", Image))
+        """List all images of a dataset (assumed, optional)."""
+        call = self._call("image.list", {"datasetId": dataset_id}, self._many("image.list", Image))
+        return replace(call, limit=FULL_LIST_LIMIT)
 
     def finish_upload(self, dataset_id: str, upload_id: str) -> Call[None]:
-        """Close an upload; this unlocks the dataset (documented)."""
+        """Finish an upload, which unlocks the dataset (documented)."""
         return self._call("upload.finish", {"id": dataset_id, "datasetUploadId": upload_id}, None)
 
     def get_model(self, model_id: str) -> Call[Model]:
-        """Read one model (assumed)."""
+        """Get one model (assumed)."""
         return self._call("model.get", {"id": model_id}, self._one("model.get", Model))
 
     def list_models(self) -> Call[list[Model]]:
-        """Ask for all models (assumed, optional)."""
+        """List all models (assumed, optional)."""
         return self._call("model.list", {}, self._many("model.list", Model))
 
     def list_conversions(self, model_id: str) -> Call[list[Conversion]]:
-        """Ask what a model is, is being and cannot be converted for (assumed, optional)."""
+        """List a model's conversions: finished, running and impossible ones (assumed, optional)."""
         name = "model.conversions"
 
-        def read(answer: Any) -> list[Conversion]:
-            return [_valid(name, Conversion, self._with_state(item)) for item in self._read(name, answer)]
+        def read(answer: Any, sent: Mapping[str, Any]) -> list[Conversion]:
+            items = self._read(name, answer, sent)
+            return [_valid(name, Conversion, self._with_state(name, item)) for item in items]
 
         return self._call(name, {"id": model_id}, read)
 
     def download_model(
-        self, model_id: str, target: str | None, headers: Mapping[str, str], sink: Callable[[Stream], T]
+        self,
+        model_id: str,
+        target: str | None,
+        headers: Mapping[str, str],
+        consumer: Callable[[Stream], T],
+        *,
+        conversion_id: str | None = None,
     ) -> Call[T]:
-        """Fetch a model's file for *target*, or the model itself, into *sink* (assumed, optional)."""
-        call: Call[T] = self._call("model.download", {"id": model_id, "target": target}, None)
-        return replace(call, headers=headers, sink=sink)
+        """Stream a model's file for *target*, or the model itself, to *consumer* (assumed, optional).
+
+        :param conversion_id: of the conversion for *target*; sent only if the contract gives ``conversionId`` a place.
+        """
+        fields = {"id": model_id, "target": target}
+        if self.contract["model.download"].takes("conversionId"):
+            fields["conversionId"] = conversion_id
+        endpoint = self.contract["model.download"]
+        address = None if endpoint.rules.url is None else partial(file_address, endpoint)
+        call: Call[T] = self._call("model.download", fields, address)
+        return replace(call, headers={**call.headers, **headers}, consumer=consumer)
 
     def submit_job(self, request: JobRequest, reference: str, webhook_url: str | None = None) -> Call[Job]:
-        """Put work into OSAI's queue (documented that it exists; everything else assumed). Never repeat it blindly."""
+        """Submit a job to OSAI's queue (the queue is documented, everything else assumed). Never retry it blindly.
+
+        :param reference: the idempotency key.
+        """
         fields = {**request.wire(), "reference": reference, "webhookUrl": webhook_url}
         return self._call(f"{request.kind}.submit", fields, self._job(f"{request.kind}.submit", request.kind))
 
-    def get_job(self, kind: JobKind, job_id: str) -> Call[Job]:
-        """Read one job (assumed)."""
+    def get_job(self, kind: JobKind | str, job_id: str) -> Call[Job]:
+        """Get one job (assumed)."""
+        kind = JobKind.parse(kind)
         name = f"{kind}.get"
         return self._call(name, {"id": job_id}, self._job(name, kind), subject=(job_id,))
 
-    def list_jobs(self, kind: JobKind, job_ids: Iterable[str]) -> Call[list[Job]]:
-        """Read several jobs at once (assumed, optional)."""
-        return self._list_jobs(kind, {"ids": ",".join(job_ids)})
+    def list_jobs(self, kind: JobKind | str, job_ids: Iterable[str]) -> Call[list[Job]]:
+        """Get several jobs with one request (assumed, optional)."""
+        return self._list_jobs(kind, {"ids": list(job_ids)})
 
-    def list_all_jobs(self, kind: JobKind) -> Call[list[Job]]:
-        """Read all jobs of the account, by whomever they were submitted (assumed, optional)."""
-        return self._list_jobs(kind, {})
+    def list_all_jobs(self, kind: JobKind | str) -> Call[list[Job]]:
+        """List all jobs of the account, including those of other clients (assumed, optional)."""
+        return replace(self._list_jobs(kind, {}), limit=FULL_LIST_LIMIT)
 
-    def find_jobs(self, kind: JobKind, reference: str) -> Call[list[Job]]:
-        """Ask for the jobs that were submitted with *reference* (assumed, optional)."""
+    def find_jobs(self, kind: JobKind | str, reference: str) -> Call[list[Job]]:
+        """List the jobs with the idempotency key *reference* (assumed, optional)."""
         return self._list_jobs(kind, {"reference": reference})
 
-    def cancel_job(self, kind: JobKind, job_id: str) -> Call[None]:
-        """Ask OSAI to stop a job (assumed, optional)."""
-        return self._call(f"{kind}.cancel", {"id": job_id}, None, subject=(job_id,))
+    def cancel_job(self, kind: JobKind | str, job_id: str) -> Call[None]:
+        """Cancel a job (assumed, optional)."""
+        return self._call(f"{JobKind.parse(kind)}.cancel", {"id": job_id}, None, subject=(job_id,))
 
-    def _list_jobs(self, kind: JobKind, fields: Mapping[str, Any]) -> Call[list[Job]]:
+    def _list_jobs(self, kind: JobKind | str, fields: Mapping[str, Any]) -> Call[list[Job]]:
+        kind = JobKind.parse(kind)
         name = f"{kind}.list"
-        return self._call(
-            name, fields, lambda answer: [self._as_job(name, kind, item) for item in self._read(name, answer)]
-        )
+
+        def read(answer: Any, sent: Mapping[str, Any]) -> list[Job]:
+            return [self._as_job(name, kind, item) for item in self._read(name, answer, sent)]
+
+        return self._call(name, fields, read)
 
     def _call(
         self,
         name: str,
         fields: Mapping[str, Any],
-        parse: Callable[[Any], T] | None,
+        read: Callable[[Any, Mapping[str, Any]], T] | None,
         *,
         files: Mapping[str, FilePart] | None = None,
         subject: tuple[str, ...] = (),
     ) -> Call[T]:
         endpoint = self.contract[name]
-        out = endpoint.outgoing(fields)
+        out = endpoint.to_wire(fields)
         return Call(
             name,
             out.method,
             out.path,
-            parse,
+            None if read is None else (lambda answer: read(answer, fields)),
             out.query,
             out.fields or None,
             files or {},
-            endpoint.repeatable,
-            endpoint.busy,
+            endpoint.idempotent,
+            endpoint.rules,
             subject,
+            headers=out.headers,
+            is_list=endpoint.is_list,
+            limit=endpoint.limit,
         )
 
-    def _read(self, name: str, answer: Any) -> Any:
-        return self.contract[name].read(answer)
+    def _read(self, name: str, answer: Any, sent: Mapping[str, Any]) -> Any:
+        endpoint = self.contract[name]
+        if isinstance(answer, Received):
+            return endpoint.read(answer.document, answer.headers, sent, is_all=answer.is_all)
+        return endpoint.read(answer, sent=sent)
 
-    def _one(self, name: str, model: type[W]) -> Callable[[Any], W]:
-        return lambda answer: _valid(name, model, self._read(name, answer))
+    def _one(self, name: str, model: type[W]) -> Callable[[Any, Mapping[str, Any]], W]:
+        is_get = name.endswith(".get")
 
-    def _many(self, name: str, model: type[W]) -> Callable[[Any], list[W]]:
-        return lambda answer: [_valid(name, model, item) for item in self._read(name, answer)]
+        def read(answer: Any, sent: Mapping[str, Any]) -> W:
+            found = _valid(name, model, self._read(name, answer, sent))
+            if is_get:
+                raise_for_other_id(name, str(sent["id"]), str(getattr(found, "id", "")))
+            return found
 
-    def _job(self, name: str, kind: JobKind) -> Callable[[Any], Job]:
-        return lambda answer: self._as_job(name, kind, self._read(name, answer))
+        return read
+
+    def _many(self, name: str, model: type[W]) -> Callable[[Any, Mapping[str, Any]], list[W]]:
+        return lambda answer, sent: [_valid(name, model, item) for item in self._read(name, answer, sent)]
+
+    def _job(self, name: str, kind: JobKind) -> Callable[[Any, Mapping[str, Any]], Job]:
+        is_get = name.endswith(".get")
+
+        def read(answer: Any, sent: Mapping[str, Any]) -> Job:
+            job = self._as_job(name, kind, self._read(name, answer, sent))
+            if is_get:
+                raise_for_other_id(name, str(sent["id"]), job.id)
+            return job
+
+        return read
 
     def _as_job(self, name: str, kind: JobKind, fields: Mapping[str, Any]) -> Job:
-        return _valid(name, Job, {**self._with_state(fields), "kind": kind})
+        if fields.get("status") is None and not name.endswith(".submit"):
+            seen = sanitize_server_text(", ".join(sorted(map(str, fields)))) or "nothing"
+            raise OsaiContractError(
+                f"{name}: the response has no status, so the job's state is unknown; its fields: {seen}. Add to the "
+                f"contract where it is: {name}: {{response: {{status: ...}}}}"
+            )
+        job = _valid(name, Job, {**self._with_state(name, fields), "kind": kind})
+        if job.progress is None and fields.get("progress") is not None:
+            warn_about_fraction(name, "progress", fields["progress"])
+        if job.history:
+            warn_about_epoch(name, fields["history"][-1])
+        result = job.result
+        if result is not None and result.metrics and job.is_terminal:
+            warn_about_metrics(name, "result.metrics", result.metrics)
+        return job
 
-    def _with_state(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        word = str(fields.get("status") or "")
-        return {**fields, "status": quotable(word, LONGEST_WORD), "state": self.contract.state(word)}
+    def _with_state(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        status = fields.get("status")
+        text = status if type(status) is str else _status_text(status)
+        word = sanitize_server_text(text, MAX_STATUS_LENGTH)
+        return {**fields, "status": word, "state": self.contract.state(text, name)}
+
+
+def _status_text(status: Any) -> str:
+    if status is None:
+        return ""
+    return json.dumps(status) if isinstance(status, bool) else str(status)
 
 
 def _valid(name: str, model: type[W], fields: Mapping[str, Any]) -> W:
+    if model is Job or model is Model:
+        fields = trim(fields, name)
     try:
         return model.model_validate(fields)
+    except OsaiContractError as error:
+        raise OsaiContractError(f"{name}: invalid response: {error}") from None
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
-        seen = quotable(", ".join(sorted(fields))) or "nothing"
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
+        fields_seen = sanitize_server_text(", ".join(sorted(set(fields) - LOCAL_FIELDS))) or "nothing"
         msg = (
-            f"{name}: the answer does not fit the contract ({wrong}); it holds: {seen}. Rebind 'response' of {name!r}."
+            f"{name}: the response does not fit the contract ({problems}); its fields: {fields_seen}. Override "
+            f"'response' of {name!r} in the contract"
         )
         raise OsaiContractError(msg) from None

@@ -1,104 +1,189 @@
-"""The only two senders: :class:`OsaiClient` blocks, :class:`AsyncOsaiClient` awaits. All they decide is shared."""
+"""The HTTP clients: :class:`OsaiClient` blocks, :class:`AsyncOsaiClient` awaits. They share everything but sending.
+
+Both have one method for each operation of the API, made from the method of the same name of
+:class:`~airflow_provider_osai.api.calls.OsaiApi`, which documents it: ``client.get_job("training", "7")``.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import json
 import logging
 import mimetypes
 import ssl
 import time
-import urllib.request
-from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Concatenate, ParamSpec, TypeVar, cast
 
 import httpx
 from httpx_retries import RetryTransport
 
-from airflow_provider_osai.api.answers import LONGEST_WAIT, PASSING, Repeat, decipher
-from airflow_provider_osai.api.auth import OnSecret, OsaiAuth, SignInRefused
-from airflow_provider_osai.api.bounds import PACKING, TIMES, UPLOAD, AsyncBoundedTransport, BoundedTransport, Bounds
-from airflow_provider_osai.api.calls import Calls
-from airflow_provider_osai.api.errors import OsaiAuthError, OsaiContractError, OsaiError, OsaiUnreachable
-from airflow_provider_osai.api.gathering import Gathered
-from airflow_provider_osai.api.streams import receive
-from airflow_provider_osai.api.tls import prepare, ssl_context
+from airflow_provider_osai import __version__
+from airflow_provider_osai.api.auth import OnSecret, OsaiAuth, SignInFailed
+from airflow_provider_osai.api.calls import OsaiApi, Received
+from airflow_provider_osai.api.contract import NO_RULES
+from airflow_provider_osai.api.decoding import ACCEPT_ENCODING
+from airflow_provider_osai.api.error_mapping import (
+    MAX_BACKOFF,
+    RETRYABLE_STATUSES,
+    RetryPolicy,
+    convert_invalid_redirects,
+    error_from_response,
+    json_or_none,
+    raise_for_error_rules,
+    response_text,
+)
+from airflow_provider_osai.api.errors import (
+    OsaiArgumentError,
+    OsaiAuthError,
+    OsaiContractError,
+    OsaiError,
+    OsaiUnreachable,
+)
+from airflow_provider_osai.api.limits import (
+    FULL_LIST_LIMIT,
+    LIST_LIMIT,
+    OBJECT_LIMIT,
+    Limit,
+    TooManyValues,
+    decode_json,
+)
+from airflow_provider_osai.api.misfits import raise_for_hidden_error, raise_for_more_pages
+from airflow_provider_osai.api.pagination import MAX_PAGES, first_page, next_page
+from airflow_provider_osai.api.proxies import proxy_for
+from airflow_provider_osai.api.secret import HoldsSecret
+from airflow_provider_osai.api.streaming import FORWARDED_HEADERS, stream_address, stream_response
+from airflow_provider_osai.api.transport import (
+    LIMIT,
+    TOTAL_TIMEOUT_FACTOR,
+    UPLOAD,
+    AsyncBoundedTransport,
+    BoundedTransport,
+    ChunkedStream,
+    RequestLimits,
+    TooLarge,
+    load_tls_context,
+    ssl_context,
+)
+from airflow_provider_osai.api.wire_format import response_items
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
     from typing import Self
 
     from airflow_provider_osai.api.calls import Call
     from airflow_provider_osai.api.settings import OsaiSettings
+    from airflow_provider_osai.api.streaming import Stream
 
 __all__ = ["AsyncOsaiClient", "OsaiClient"]
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
-PATIENCE = 60.0
-"""Seconds that retries of one request may wait in all."""
+RETRY_BUDGET = 60.0
+"""Maximum seconds that the retries of one request wait in total."""
 LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100)
-"""Connections that are kept open, however many requests there are at once."""
-OFF_LOOP = 256 * 2**10
-"""Bytes of an answer from which on its reading would hold an event loop for too long."""
+"""Maximum number of connections, whatever the number of concurrent requests."""
+PARSE_IN_THREAD_ABOVE = 64 * 2**10
+"""Bytes of a response above which it is parsed in a thread, so that the event loop is not blocked."""
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 _SIGN_IN = "osai.sign_in"
 
-logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log a line for every poll
+USER_AGENT = f"airflow-provider-osai/{__version__} python-httpx/{httpx.__version__}"
+
+_sending: ContextVar[bool] = ContextVar("osai_sending", default=False)
 
 
-class _Sender:
-    """What both senders share: how requests are made, repeated and read."""
+class _QuietPolls(logging.Filter):
+    """Drops the line that httpx logs for each of our requests: thousands of polls, and URLs of signed downloads.
+
+    It is added to httpx's logger when the first client is made. Requests of others are logged as before.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:  # its signature
+        return not _sending.get()
+
+
+_quiet_polls = _QuietPolls()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    token = _sending.set(True)
+    try:
+        yield
+    finally:
+        _sending.reset(token)
+
+
+class _Sender(HoldsSecret):
+    """What both clients share: building, retrying and reading of requests."""
+
+    _max_limit: ClassVar[Limit] = FULL_LIST_LIMIT
 
     def __init__(
         self,
         settings: OsaiSettings,
         *,
-        patience: float = PATIENCE,
+        retry_budget: float = RETRY_BUDGET,
         on_secret: OnSecret = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        logging.getLogger("httpx").addFilter(_quiet_polls)  # once, however often it is added
         self.settings = settings
-        self.bounds = Bounds(TIMES * settings.timeout, clock)
-        self.calls = Calls(settings.contract)
-        self.auth = OsaiAuth(self._sign_in_request, settings.access_token, on_secret=on_secret)
-        total = 8 if patience > 0 else 0
+        self.limits = RequestLimits(TOTAL_TIMEOUT_FACTOR * settings.timeout, clock)
+        self.calls = OsaiApi(settings.contract)
+        contract = settings.contract
+        self.auth = OsaiAuth(
+            self._sign_in_request if "auth.sign_in" in contract else None,
+            settings.access_token,
+            on_secret=on_secret,
+            header=contract.token_header,
+            token_path=contract.token_path,
+        )
+        total = 8 if retry_budget > 0 else 0
         budget: dict[str, Any] = {
             "backoff_factor": 0.5,
-            "max_backoff_wait": LONGEST_WAIT,
-            "total_timeout": patience or None,
+            "max_backoff_wait": MAX_BACKOFF,
+            "total_timeout": retry_budget or None,
         }
-        every = ("GET", "PUT", "DELETE", "POST")
-        self._repeat = Repeat(total, every, PASSING, **budget)
-        self._once = Repeat(0)
-        # A request that makes something is sent again only when it is certain that OSAI did not take it.
-        self._repeat_if_not_taken = Repeat(total, every, (429,), _NOT_SENT[:2], **budget)
+        every = ("GET", "PUT", "PATCH", "DELETE", "POST")
+        self._retry = RetryPolicy(total, every, RETRYABLE_STATUSES, **budget)
+        self._once = RetryPolicy(0)
+        # A request that creates something is retried only if OSAI certainly did not process it.
+        self._retry_if_not_processed = RetryPolicy(total, every, (429,), _NOT_SENT[:2], **budget)
 
     def _options(self) -> dict[str, Any]:
-        headers = {"Accept": "application/json", "Accept-Encoding": PACKING}
+        headers = {"Accept": "application/json", "Accept-Encoding": ACCEPT_ENCODING, "User-Agent": USER_AGENT}
         return {"auth": self.auth, "timeout": self.settings.timeout, "headers": headers}
 
     def _transport_options(self, verify: ssl.SSLContext | bool) -> dict[str, Any]:
-        # A client with its own transport ignores the proxy variables of the environment, so they are read here.
-        parts = urlsplit(self.settings.base_url)
-        proxied = not urllib.request.proxy_bypass(parts.hostname or "")
-        return {
-            "limits": LIMITS,
-            "verify": verify,
-            "proxy": urllib.request.getproxies().get(parts.scheme) if proxied else None,
-        }
+        return {"limits": LIMITS, "verify": verify, "proxy": proxy_for(self.settings.base_url)}
 
     def _sign_in_request(self, access_token: str) -> httpx.Request:
-        endpoint = self.settings.contract["auth.sign_in"]
+        wire = self.settings.contract.sign_in_request(access_token)
+        body: dict[str, Any] = {"json": wire.fields}
+        if self.settings.contract["auth.sign_in"].rules.encoding == "form":
+            body = {"data": wire.fields}
         return httpx.Request(
-            endpoint.method,
-            self.settings.base_url + endpoint.path,
-            json=access_token,
-            headers={"Accept": "text/plain, application/json", "Accept-Encoding": PACKING},
+            wire.method,
+            self.settings.base_url + wire.path,
+            params=wire.query or None,
+            headers={
+                "Accept": "text/plain, application/json",
+                "Accept-Encoding": ACCEPT_ENCODING,
+                "User-Agent": USER_AGENT,
+                **wire.headers,
+            },
+            **body,
             extensions={
-                "retry": self._repeat,
+                "retry": self._retry,
                 "timeout": httpx.Timeout(self.settings.timeout).as_dict(),
+                LIMIT: ("auth.sign_in", OBJECT_LIMIT),
                 _SIGN_IN: True,
             },
         )
@@ -109,76 +194,203 @@ class _Sender:
         call: Call[Any],
         stack: contextlib.ExitStack,
         *,
-        once: bool = False,
+        retry: bool = True,
     ) -> httpx.Request:
-        patient = self._repeat if call.repeatable else self._repeat_if_not_taken
+        policy = self._retry if call.idempotent else self._retry_if_not_processed
         files = {
             name: (part.name, stack.enter_context(part.open()), mimetypes.guess_type(part.name)[0])
             for name, part in call.files.items()
         }
-        request = http.build_request(
-            call.method,
-            self.settings.base_url + call.path,
-            params=call.query or None,
-            headers=dict(call.headers),
-            extensions={"retry": self._once if once else patient, UPLOAD: bool(files)},
-            **({"data": call.body, "files": files} if files else {"json": call.body}),
-        )
+        options = _body(call, files)
+        try:
+            request = http.build_request(
+                call.method,
+                self.settings.base_url + call.path,
+                params=call.query or None,
+                headers=dict(call.headers),
+                extensions={
+                    "retry": policy if retry else self._once,
+                    UPLOAD: bool(files),
+                    LIMIT: (call.name, self._limit(call)),
+                },
+                **options,
+            )
+        except (httpx.InvalidURL, ValueError) as error:  # including UnicodeError
+            raise OsaiArgumentError(f"{call.name}: a value cannot be sent: {error}") from None
         if files:
-            request.stream = Gathered(request.stream)
+            request.stream = ChunkedStream(request.stream)
         return request
 
+    def _limit(self, call: Call[Any]) -> Limit:
+        """Return the limit of the response to *call*; on an event loop, at most that of a list."""
+        return min(call.limit, self._max_limit)
+
     def _read(self, call: Call[T], response: httpx.Response) -> T:
-        """Turn an answer into the call's value, or into the error that says what to do."""
-        if not response.is_success:
-            raise decipher(response, call.method, call.path, call.busy)
+        """Parse a response into the call's result, or raise the error of its status."""
+        document = self._checked_document(call, response)
         if call.parse is None:
             return None  # type: ignore[return-value]  # such a call is a Call[None]
+        if call.rules is not NO_RULES:
+            parsed = call.parse(Received(document, response.headers))
+        else:
+            parsed = call.parse(document)
+        if call.is_list and isinstance(parsed, list):
+            raise_for_more_pages(call.name, document, response.headers, len(parsed))
+        return parsed
+
+    def _checked_document(self, call: Call[Any], response: httpx.Response) -> Any:
+        """Return the document of a response, unless its status or the document is an error."""
+        response = self._redacted(response)
+        if not response.is_success:
+            if response.status_code == httpx.codes.UNAUTHORIZED and "auth.sign_in" not in self.settings.contract:
+                raise self._sign_in_error(response)
+            raise error_from_response(response, call.method, call.path, call.rules)
+        document = self._document(call, response)
+        described = document if call.rules.answer in (None, "json") else json_or_none(response)
+        if call.rules.error is not None and isinstance(described, (dict, list)) and response.content.strip():
+            raise_for_error_rules(call.rules, described, response.status_code, call.method, call.path)
+        elif call.method != "GET":
+            raise_for_hidden_error(call.name, described, has_content=call.parse is not None)
+        return document
+
+    def _redacted(self, response: httpx.Response) -> httpx.Response:
+        """Return the response without our tokens, should the server repeat them."""
+        content = self.auth.redact(response.content)
+        if content is response.content:
+            return response
+        headers = response.headers.copy()
+        headers.pop("content-length", None)
+        return httpx.Response(response.status_code, headers=headers, content=content)
+
+    def _read_pages(self, call: Call[T]) -> Generator[Call[Any], httpx.Response, T]:
+        """Yield the calls for the pages of a list and receive their responses; return the result of all."""
+        endpoint, rule = self.calls.contract[call.name], call.rules.pages
+        assert rule is not None and call.parse is not None  # noqa: S101, PT018 - the caller checks it
+        items: list[Any] = []
+        page = first_page(call, rule)
+        for _ in range(MAX_PAGES):
+            response = yield page
+            document = self._checked_document(page, response)
+            found = response_items(endpoint, document)
+            if found and found == items[-len(found) :]:
+                raise OsaiContractError(f"{call.name}: two pages are the same. Check 'pages' in the contract")
+            items += found
+            following = next_page(
+                page,
+                rule,
+                document,
+                response.headers,
+                items=len(found),
+                seen=len(items),
+                base_url=self.settings.base_url,
+            )
+            if following is None:
+                return call.parse(Received(items, response.headers, is_all=True))
+            page = following
+        raise OsaiContractError(f"{call.name}: the list has more than {MAX_PAGES} pages. Check 'pages' in the contract")
+
+    def _document(self, call: Call[Any], response: httpx.Response) -> Any:
+        """Return the JSON document of a response, or its text if the contract says that it is text.
+
+        :raises OsaiUnreachable: if the response is something else.
+        """
+        if call.rules.answer == "text":
+            if response.headers.get("content-type", "").startswith("text/html"):
+                msg = f"{call.method} {call.path} returned a web page instead of a text"
+                raise OsaiUnreachable(msg, status=response.status_code)
+            return response_text(response).strip()
+        has_result = call.parse is not None
+        if call.rules.answer == "none" or not (response.content.strip() or has_result):
+            return {}
+        max_values = self._limit(call).values
         try:
-            answer = response.json()
+            return decode_json(response.content, max_values)
+        except TooManyValues:
+            msg = f"{call.method} {call.path}: the response to {call.name} has more than {max_values} JSON values"
+            raise OsaiUnreachable(msg, status=response.status_code, too_large=True) from None
         except (ValueError, RecursionError):
             kind = response.headers.get("content-type", "no type").partition(";")[0]
-            msg = f"{call.method} {call.path} was answered with {kind} that is no JSON"
+            if not has_result and kind != "text/html":
+                return {}  # any text confirms it; a web page is what servers send for every unknown address
+            msg = f"{call.method} {call.path} returned {kind} instead of JSON"
             raise OsaiUnreachable(msg, status=response.status_code) from None
-        return call.parse(answer)
 
-    def _failed(self, call: Call[Any], error: httpx.HTTPError | SignInRefused) -> OsaiError:
-        """Turn what httpx raised into the error that says what to do."""
-        if isinstance(error, SignInRefused):
-            return self._refused(error.answer)
-        sent = not isinstance(error, _NOT_SENT) and not _is_sign_in(error)
+    @contextlib.contextmanager
+    def _converted_errors(self, call: Call[Any]) -> Iterator[None]:
+        """Convert the exceptions of httpx to OsaiError, and keep its log lines away."""
+        try:
+            with _quiet(), convert_invalid_redirects():
+                yield
+        except (httpx.HTTPError, SignInFailed) as error:
+            raise self._failed(call, error) from error
+
+    def _failed(self, call: Call[Any], error: httpx.HTTPError | SignInFailed) -> OsaiError:
+        """Return the OsaiError for an exception of httpx."""
+        if isinstance(error, SignInFailed):
+            return self._sign_in_error(error.response)
+        may_have_been_processed = not isinstance(error, _NOT_SENT) and not _is_sign_in(error)
         reason = str(error) or type(error).__name__
+        if isinstance(error, TooLarge):
+            msg = f"The response to {call.method} {call.path} was not read: {reason}"
+            return OsaiUnreachable(
+                msg, may_have_been_processed=may_have_been_processed, status=httpx.codes.OK, too_large=True
+            )
         return OsaiUnreachable(
-            f"{call.method} {call.path} got no answer from {self.settings.base_url}: {reason}", sent=sent
+            f"{call.method} {call.path} got no response from {self.settings.base_url}: {reason}",
+            may_have_been_processed=may_have_been_processed,
         )
 
-    def _refused(self, answer: httpx.Response) -> OsaiError:
-        """Say why the sign-in failed. The server's text is not quoted, since it may hold the token."""
-        status, base = answer.status_code, self.settings.base_url
+    def _sign_in_error(self, response: httpx.Response) -> OsaiError:
+        """Return the error of a failed sign-in. It does not quote the server's text, which may contain the token."""
+        status = response.status_code
+        base = self.settings.base_url
         if status in (400, 401, 403):
             return OsaiAuthError(
-                f"OSAI at {base} refused the access token ({status}): it may be mistyped, expired, deleted, or of the "
-                "other region. Make a new one in OSAI under Settings and put it into the connection's password field."
+                f"OSAI at {base} rejected the access token ({status}): it may be mistyped, expired, deleted, or of "
+                "another region. Create a new one in OSAI under Settings, and set it as the connection's password."
             )
-        if status in PASSING or answer.is_server_error:
+        if status in RETRYABLE_STATUSES or response.is_server_error:
             return OsaiUnreachable(
-                f"OSAI at {base} cannot sign us in at the moment ({status})", sent=False, status=status
+                f"OSAI at {base} cannot sign in at the moment ({status})",
+                may_have_been_processed=False,
+                status=status,
             )
         return OsaiContractError(
-            f"there is no OSAI at {base}: its sign-in address answered {status}; "
-            "check region and base_url of the connection"
+            f"There is no OSAI API at {base}: the sign-in returned {status}. Check the connection's region and base_url"
         )
+
+
+def _blocking(build: Callable[Concatenate[OsaiApi, P], Call[T]]) -> Callable[Concatenate[OsaiClient, P], T]:
+    """Return the method of :class:`OsaiClient` that sends the call that *build* makes."""
+
+    @functools.wraps(build)
+    def verb(self: OsaiClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.send(build(self.calls, *args, **kwargs))
+
+    return verb
+
+
+def _awaiting(
+    build: Callable[Concatenate[OsaiApi, P], Call[T]],
+) -> Callable[Concatenate[AsyncOsaiClient, P], Coroutine[Any, Any, T]]:
+    """Return the method of :class:`AsyncOsaiClient` that sends the call that *build* makes."""
+
+    @functools.wraps(build)
+    async def verb(self: AsyncOsaiClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self.send(build(self.calls, *args, **kwargs))
+
+    return verb
 
 
 class OsaiClient(_Sender):
-    """Sends calls and blocks until they are answered. Use it as a context manager; it holds a connection pool.
+    """Sends requests and blocks until they are answered. A context manager: it holds a connection pool.
 
-    :param settings: where OSAI is and who we are.
-    :param patience: seconds that the retries of one request may wait in all; 0 switches them off.
-    :param on_secret: is told each new JWT, so that it can be masked in logs.
-    :param clock: seconds that never go back, by which one exchange is bounded.
-    :param renew: returns the settings as they are now; asked when the access token is refused, which may have been
-        replaced meanwhile. :class:`AsyncOsaiClient` awaits it.
+    :param settings: base URL, access token, timeout and contract.
+    :param retry_budget: maximum seconds that the retries of one request wait in total, default 60; 0: no retries.
+    :param on_secret: called with each new JWT, so that it can be masked in logs.
+    :param clock: returns monotonic seconds, for the total timeout.
+    :param renew: returns the present settings; called when the access token is rejected, in case it has been replaced.
+        :class:`AsyncOsaiClient` awaits it.
     """
 
     def __init__(
@@ -186,48 +398,107 @@ class OsaiClient(_Sender):
     ) -> None:
         super().__init__(settings, **options)
         self._renew = renew
-        transport = BoundedTransport(httpx.HTTPTransport(**self._transport_options(ssl_context(settings))), self.bounds)
+        self.sleep: Callable[[float], object] = time.sleep
+        """How functions over this client wait between requests; an operator sets one that a kill interrupts."""
+        transport = BoundedTransport(httpx.HTTPTransport(**self._transport_options(ssl_context(settings))), self.limits)
         self._http = httpx.Client(transport=RetryTransport(transport), **self._options())
 
-    def send(self, call: Call[T]) -> T:
-        """Send one call; raise an OsaiError if no usable answer comes."""
+    def send(self, call: Call[T], *, retry: bool = True) -> T:
+        """Send one call, and return its result.
+
+        :param retry: ``False``: send the request once, for a caller that polls anyway.
+        :raises OsaiError: if there is no usable response.
+        """
         try:
-            return self._send(call)
-        except OsaiAuthError as refused:
+            return self._send(call, retry=retry)
+        except OsaiAuthError as rejected:
             if self._renew is None:
                 raise
             try:
                 settings = self._renew()
-            except Exception as error:  # whatever a secrets backend raises: it is an outage of its own
-                raise refused from error
-            if not self.auth.replace(settings.access_token):
+            except Exception as error:  # a secrets backend may raise anything
+                raise rejected from error
+            if not self.auth.set_access_token(settings.access_token):
                 raise
-            return self._send(call)
+            return self._send(call, retry=retry)
 
-    def _send(self, call: Call[T]) -> T:
-        with contextlib.ExitStack() as stack:
-            try:
-                request = self._request(self._http, call, stack)
-                if call.sink is not None:
-                    return receive(self._http, request, call, call.sink, self.settings, self.bounds)
-                response = self._http.send(request)
-            except (httpx.HTTPError, SignInRefused) as error:
-                raise self._failed(call, error) from error
-            return self._read(call, response)
+    def _send(self, call: Call[T], *, retry: bool) -> T:
+        if call.consumer is not None:
+            return self._stream(call, call.consumer, retry=retry)
+        if call.rules.pages is None:
+            return self._read(call, self._respond(call, retry=retry))
+        flow = self._read_pages(call)
+        page, result = advance(flow, None)
+        while page is not None:
+            page, result = advance(flow, self._respond(page, retry=retry))
+        return cast("T", result)
 
-    def sibling(self, timeout: float) -> OsaiClient:
-        """Return a brief client of its own that starts with this one's sign-in: for use while this one is busy.
+    def _stream(self, call: Call[T], consumer: Callable[[Stream], T], *, retry: bool) -> T:
+        if call.rules.url is None:
+            with contextlib.ExitStack() as stack, self._converted_errors(call):
+                request = self._request(self._http, call, stack, retry=retry)
+                return stream_response(self._http, request, call, consumer, self.settings, self.limits)
+        ranges = {name.lower(): value for name, value in call.headers.items() if name.lower() in FORWARDED_HEADERS}
+        asked = replace(
+            call, headers={name: value for name, value in call.headers.items() if name.lower() not in ranges}
+        )
+        asked = replace(asked, consumer=None)
+        document = self._checked_document(asked, self._respond(asked, retry=retry))
+        address = asked.parse(document) if asked.parse is not None else None
+        with self._converted_errors(call):
+            return stream_address(address, ranges, call, consumer, self.settings, self.limits)
 
-        :param timeout: as in the settings, but no longer than there. It does not retry.
+    def _respond(self, call: Call[Any], *, retry: bool) -> httpx.Response:
+        with contextlib.ExitStack() as stack, self._converted_errors(call):
+            return self._http.send(self._request(self._http, call, stack, retry=retry))
+
+    def clone(self, timeout: float) -> OsaiClient:
+        """Return a separate client with this one's sign-in, for use while this one is in a request. It does not retry.
+
+        :param timeout: connect and read timeout in seconds, at most that of the settings.
         """
         settings = self.settings.model_copy(update={"timeout": min(timeout, self.settings.timeout)})
-        other = OsaiClient(settings, patience=0)
-        other.auth.share(self.auth)
+        other = OsaiClient(settings, retry_budget=0)
+        other.auth.copy_session(self.auth)
         return other
 
     def close(self) -> None:
         """Close the connection pool."""
         self._http.close()
+
+    get_user = _blocking(OsaiApi.get_user)
+    create_dataset = _blocking(OsaiApi.create_dataset)
+    list_datasets = _blocking(OsaiApi.list_datasets)
+    get_dataset = _blocking(OsaiApi.get_dataset)
+    delete_dataset = _blocking(OsaiApi.delete_dataset)
+    create_category = _blocking(OsaiApi.create_category)
+    list_categories = _blocking(OsaiApi.list_categories)
+    start_upload = _blocking(OsaiApi.start_upload)
+    upload_image = _blocking(OsaiApi.upload_image)
+    list_images = _blocking(OsaiApi.list_images)
+    finish_upload = _blocking(OsaiApi.finish_upload)
+    get_model = _blocking(OsaiApi.get_model)
+    list_models = _blocking(OsaiApi.list_models)
+    list_conversions = _blocking(OsaiApi.list_conversions)
+    submit_job = _blocking(OsaiApi.submit_job)
+    get_job = _blocking(OsaiApi.get_job)
+    list_jobs = _blocking(OsaiApi.list_jobs)
+    list_all_jobs = _blocking(OsaiApi.list_all_jobs)
+    find_jobs = _blocking(OsaiApi.find_jobs)
+    cancel_job = _blocking(OsaiApi.cancel_job)
+
+    def download_model(
+        self,
+        model_id: str,
+        target: str | None,
+        consumer: Callable[[Stream], T],
+        headers: Mapping[str, str] | None = None,
+        *,
+        conversion_id: str | None = None,
+    ) -> T:
+        """Stream a model's file to *consumer*; see :meth:`OsaiApi.download_model`."""
+        call = self.calls.download_model(model_id, target, headers or {}, consumer, conversion_id=conversion_id)
+        return self.send(call)
 
     def __enter__(self) -> Self:
         return self
@@ -237,12 +508,14 @@ class OsaiClient(_Sender):
 
 
 class AsyncOsaiClient(_Sender):
-    """Sends calls and awaits their answers. Make it with :meth:`open`, which builds the TLS context off the loop.
+    """Sends requests and awaits their responses. Create it with :meth:`open`, which loads the TLS context in a thread.
 
-    :param settings: where OSAI is and who we are.
+    :param settings: base URL, access token, timeout and contract.
     :param verify: the TLS context.
     :param options: as for :class:`OsaiClient`.
     """
+
+    _max_limit = LIST_LIMIT
 
     def __init__(
         self,
@@ -254,47 +527,74 @@ class AsyncOsaiClient(_Sender):
     ) -> None:
         super().__init__(settings, **options)
         self._renew = renew
-        transport = AsyncBoundedTransport(httpx.AsyncHTTPTransport(**self._transport_options(verify)), self.bounds)
+        transport = AsyncBoundedTransport(httpx.AsyncHTTPTransport(**self._transport_options(verify)), self.limits)
         self._http = httpx.AsyncClient(transport=RetryTransport(transport), **self._options())
 
     @classmethod
     async def open(cls, settings: OsaiSettings, **options: Any) -> Self:
-        """Return a client whose making has not held the event loop."""
-        return cls(settings, await asyncio.to_thread(prepare, settings), **options)
+        """Return a client, without blocking the event loop."""
+        return cls(settings, await asyncio.to_thread(load_tls_context, settings), **options)
 
-    async def send(self, call: Call[T], *, once: bool = False) -> T:
-        """Send one call; raise an OsaiError if no usable answer comes.
+    async def send(self, call: Call[T], *, retry: bool = True) -> T:
+        """Send one call, and return its result.
 
-        :param once: do not repeat it, whatever comes; for who asks again anyway.
+        :param retry: ``False``: send the request once, for a caller that polls anyway.
+        :raises OsaiError: if there is no usable response.
         """
         try:
-            return await self._send(call, once=once)
-        except OsaiAuthError as refused:
+            return await self._send(call, retry=retry)
+        except OsaiAuthError as rejected:
             if self._renew is None:
                 raise
             try:
                 settings = await self._renew()
-            except Exception as error:  # whatever a secrets backend raises: it is an outage of its own
-                raise refused from error
-            if not self.auth.replace(settings.access_token):
+            except Exception as error:  # a secrets backend may raise anything
+                raise rejected from error
+            if not self.auth.set_access_token(settings.access_token):
                 raise
-            return await self._send(call, once=once)
+            return await self._send(call, retry=retry)
 
-    async def _send(self, call: Call[T], *, once: bool) -> T:
-        if call.sink is not None:
-            raise TypeError(f"{call.name}: only the blocking sender receives files")
-        with contextlib.ExitStack() as stack:
-            try:
-                response = await self._http.send(self._request(self._http, call, stack, once=once))
-            except (httpx.HTTPError, SignInRefused) as error:
-                raise self._failed(call, error) from error
-            if len(response.content) > OFF_LOOP:
+    async def _send(self, call: Call[T], *, retry: bool) -> T:
+        if call.consumer is not None:
+            raise TypeError(f"{call.name}: only OsaiClient downloads files")
+        if call.rules.pages is None:
+            response = await self._respond(call, retry=retry)
+            if len(response.content) > PARSE_IN_THREAD_ABOVE:
                 return await asyncio.to_thread(self._read, call, response)
             return self._read(call, response)
+        flow = self._read_pages(call)
+        page, result = advance(flow, None)
+        while page is not None:
+            page, result = await asyncio.to_thread(advance, flow, await self._respond(page, retry=retry))
+        return cast("T", result)
+
+    async def _respond(self, call: Call[Any], *, retry: bool) -> httpx.Response:
+        with contextlib.ExitStack() as stack, self._converted_errors(call):
+            return await self._http.send(self._request(self._http, call, stack, retry=retry))
 
     async def aclose(self) -> None:
         """Close the connection pool."""
         await self._http.aclose()
+
+    get_user = _awaiting(OsaiApi.get_user)
+    create_dataset = _awaiting(OsaiApi.create_dataset)
+    list_datasets = _awaiting(OsaiApi.list_datasets)
+    get_dataset = _awaiting(OsaiApi.get_dataset)
+    delete_dataset = _awaiting(OsaiApi.delete_dataset)
+    create_category = _awaiting(OsaiApi.create_category)
+    list_categories = _awaiting(OsaiApi.list_categories)
+    start_upload = _awaiting(OsaiApi.start_upload)
+    list_images = _awaiting(OsaiApi.list_images)
+    finish_upload = _awaiting(OsaiApi.finish_upload)
+    get_model = _awaiting(OsaiApi.get_model)
+    list_models = _awaiting(OsaiApi.list_models)
+    list_conversions = _awaiting(OsaiApi.list_conversions)
+    submit_job = _awaiting(OsaiApi.submit_job)
+    get_job = _awaiting(OsaiApi.get_job)
+    list_jobs = _awaiting(OsaiApi.list_jobs)
+    list_all_jobs = _awaiting(OsaiApi.list_all_jobs)
+    find_jobs = _awaiting(OsaiApi.find_jobs)
+    cancel_job = _awaiting(OsaiApi.cancel_job)
 
     async def __aenter__(self) -> Self:
         return self
@@ -303,8 +603,28 @@ class AsyncOsaiClient(_Sender):
         await self.aclose()
 
 
+def advance(flow: Generator[Call[Any], httpx.Response, T], response: Any) -> tuple[Call[Any] | None, T | None]:
+    """Send a response to *flow*; return its next call, or its result. Can run in a thread, unlike ``flow.send``."""
+    try:
+        return flow.send(response), None
+    except StopIteration as end:
+        return None, end.value
+
+
+def _body(call: Call[Any], files: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of httpx for the request's body."""
+    encoding = call.rules.encoding or ("multipart" if files else "json")
+    if encoding == "json" and not files:
+        return {"json": call.body}
+    fields = call.body if isinstance(call.body, dict) else {}
+    texts = {name: json.dumps(value) if isinstance(value, (dict, bool)) else value for name, value in fields.items()}
+    if encoding == "multipart" and not files:
+        return {"files": {name: (None, str(value)) for name, value in texts.items()}}
+    return {"data": texts, "files": files or None}
+
+
 def _is_sign_in(error: httpx.HTTPError) -> bool:
     try:
         return bool(error.request.extensions.get(_SIGN_IN))
-    except RuntimeError:  # httpx does not know which request it was
+    except RuntimeError:  # httpx did not set the request
         return False

@@ -3,18 +3,18 @@
 ::
 
     OsaiError
-    |-- OsaiArgumentError      a value is wrong: mend it (never retried)
-    |-- OsaiContractError      the contract does not fit the API: rebind it (never retried)
-    |-- OsaiAuthError          the access token was refused: replace it (never retried)
-    |-- OsaiRequestError       the API refused the request with 4xx (never retried)
-    |-- OsaiUnreachable        no usable answer: try later
-    |-- OsaiDownloadFailed     a file did not come whole, or could not be written: try later
-    `-- OsaiJobError           something about one job
-        |-- OsaiJobFailed      it ended as failed: submit anew
-        |   `-- OsaiUnsupported   a conversion that is impossible (never retried)
-        |-- OsaiJobCancelled   it was cancelled
-        |-- OsaiJobTimeout     it was cancelled by us at the task's deadline
-        `-- OsaiJobLost        we cannot see it any more; it may still run
+    |-- OsaiArgumentError      an argument is invalid: fix it (never retried)
+    |-- OsaiContractError      the contract does not match the API: override it (never retried)
+    |-- OsaiAuthError          the access token was rejected: replace it (never retried)
+    |-- OsaiRequestError       the API rejected the request with 4xx (never retried)
+    |-- OsaiUnreachable        no usable response: try again later
+    |-- OsaiDownloadFailed     a file is incomplete or could not be written: try again later
+    `-- OsaiJobError           an error of one job
+        |-- OsaiJobFailed      the job failed: submit it again
+        |   `-- OsaiUnsupported   an unsupported conversion (never retried)
+        |-- OsaiJobCancelled   the job was cancelled
+        |-- OsaiJobTimeout     the job was cancelled at the task's deadline
+        `-- OsaiJobLost        the job is no longer visible; it may still run
 """
 
 from __future__ import annotations
@@ -43,87 +43,112 @@ __all__ = [
 ]
 
 MAX_SERVER_TEXT = 2_000
-"""Characters of a server's answer that an error message quotes."""
+"""Maximum characters of a response that an error message quotes."""
 
 
 class OsaiError(Exception):
-    """Anything that this package raises on purpose."""
+    """Base class of all errors that this package raises."""
 
     retryable: ClassVar[bool] = True
-    """Whether the same call may succeed later with nothing changed."""
+    """Whether the same call may succeed later without changes."""
 
 
 class OsaiArgumentError(OsaiError, ValueError):
-    """A value given by the user breaks a rule; the message names the value and the rule."""
+    """An argument or setting is invalid; the message names the value and the rule."""
 
     retryable = False
 
     @classmethod
     def from_validation(cls, subject: str, error: ValidationError) -> OsaiArgumentError:
-        """Say in one line what pydantic found wrong with *subject*, naming each value.
+        """Return the error for pydantic's findings about *subject*, on one line with each value.
 
-        Secrets are safe: pydantic hands a ``SecretStr`` on masked.
+        Secrets are safe: pydantic masks a ``SecretStr``.
         """
-        return cls(f"{subject}: " + "; ".join(_sentences(error.errors(include_url=False))))
+        return cls(f"{subject}: " + "; ".join(_describe_errors(error.errors(include_url=False))))
 
 
 class OsaiContractError(OsaiError):
-    """The contract is bound badly, or an answer of the API does not fit it; the message names the key."""
+    """The contract override is invalid, or a response does not match the contract; the message names the key."""
 
     retryable = False
 
 
 class OsaiAuthError(OsaiError):
-    """OSAI refused the access token, at sign-in or twice in a row on a request."""
+    """OSAI rejected the access token at sign-in, or a request twice in a row."""
 
     retryable = False
 
 
 class OsaiRequestError(OsaiError):
-    """The API refused a request with a 4xx status that waiting does not mend.
+    """The API rejected a request with a 4xx status; a retry would not help.
 
-    :param status: the HTTP status, 400-499.
-    :param method: the request's verb.
+    :param status: the HTTP status, 400-499; where a contract says what a response means, the status of that meaning.
+    :param method: the HTTP method.
     :param path: the request's path, without the query.
-    :param text: what the server said; quoted up to 2,000 characters.
+    :param text: the text of the response; at most 2,000 characters are kept.
+    :param received: the HTTP status of the response, if it is another.
     """
 
     retryable = False
 
-    def __init__(self, status: int, method: str, path: str, text: str) -> None:
-        self.status, self.method, self.path, self.text = status, method, path, text[:MAX_SERVER_TEXT]
-        super().__init__(f"OSAI refused {method} {path} with {status}: {self.text or 'no reason given'}")
+    def __init__(self, status: int, method: str, path: str, text: str, received: int | None = None) -> None:
+        self.status = status
+        self.received = status if received is None else received
+        self.method = method
+        self.path = path
+        self.text = text[:MAX_SERVER_TEXT]
+        super().__init__(f"OSAI rejected {method} {path} with {self.received}: {self.text or 'no reason given'}")
+
+    @property
+    def is_not_found(self) -> bool:
+        """Whether OSAI answered that it does not have the thing: 404 or 410."""
+        return self.status in (404, 410)
+
+    @property
+    def is_unsupported_operation(self) -> bool:
+        """Whether this may be how an API without the operation answers: 400, 404, 405 or 501 (assumed)."""
+        return self.status in (400, 404, 405, 501)
 
 
 class OsaiUnreachable(OsaiError):
-    """No usable answer: a network failure, a timeout, 408, 425, 429, 5xx, or something that is not the API's JSON.
+    """No usable response: a network failure, a timeout, 408, 425, 429, 5xx, or a body that is not the API's JSON.
 
     :param message: what happened.
-    :param sent: ``False`` if it is certain that OSAI did not take the request; ``True`` if it may have.
-    :param status: the HTTP status, if there was an answer.
-    :param retry_after: seconds that the server asked us to wait, if it did.
+    :param may_have_been_processed: ``False`` if OSAI certainly did not process the request; ``True`` if it may have.
+    :param status: the HTTP status, if there was a response.
+    :param retry_after: the seconds of the ``Retry-After`` header, if present.
+    :param too_large: whether the response exceeded the operation's limit.
     """
 
     def __init__(
-        self, message: str, *, sent: bool = True, status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        may_have_been_processed: bool = True,
+        status: int | None = None,
+        retry_after: float | None = None,
+        too_large: bool = False,
     ) -> None:
-        self.sent, self.status, self.retry_after = sent, status, retry_after
+        self.may_have_been_processed = may_have_been_processed
+        self.status = status
+        self.retry_after = retry_after
+        self.too_large = too_large
         super().__init__(message)
 
     @property
     def is_busy(self) -> bool:
-        """Whether OSAI has answered that it has too much to do, and surely did not take the request."""
-        return not self.sent and self.status is not None
+        """Whether OSAI reported that it is busy, and certainly did not process the request."""
+        return not self.may_have_been_processed and self.status is not None
 
 
 class OsaiDownloadFailed(OsaiError):
-    """A file did not come whole, is not what was announced, or could not be written. Nothing is under its name."""
+    """A file is incomplete, not the announced one, or could not be written. No incomplete file is left."""
 
 
 class OsaiJobError(OsaiError):
-    """Something about one job.
+    """An error of one job.
 
-    :param message: what happened and what to do next.
+    :param message: what failed, and the remedy.
     :param kind: the job's kind, for instance ``training``.
     :param job_id: OSAI's id of the job.
     """
@@ -134,11 +159,11 @@ class OsaiJobError(OsaiError):
 
 
 class OsaiJobFailed(OsaiJobError):
-    """The job ended as failed. A retry of the Airflow task submits a new one."""
+    """The job failed. A retry of the Airflow task submits a new one."""
 
 
 class OsaiUnsupported(OsaiJobFailed):
-    """The model cannot be converted for this target (docs.onestepai.com: impossible ones are marked UNSUPPORTED)."""
+    """The model cannot be converted for this target (docs.onestepai.com: such conversions are marked UNSUPPORTED)."""
 
     retryable = False
 
@@ -148,33 +173,30 @@ class OsaiJobCancelled(OsaiJobError):
 
 
 class OsaiJobTimeout(OsaiJobError):
-    """The task's ``execution_timeout`` passed before the job ended; the job was told to stop."""
+    """The task's ``execution_timeout`` expired before the job ended; cancellation of the job was requested."""
 
 
 class OsaiJobLost(OsaiJobError):
-    """The job cannot be seen any more. It was not cancelled; a retry of the Airflow task adopts it if it lives."""
+    """The job is no longer visible. It was not cancelled; a retry of the task reconnects to it if it still runs."""
 
 
-def _sentences(problems: Sequence[Any]) -> list[str]:
-    """Turn pydantic's findings into ``field = value: rule``."""
+def _describe_errors(errors: Sequence[Any]) -> list[str]:
+    """Format pydantic's errors as ``field = value: rule``."""
     return [
-        f"{'.'.join(str(part) for part in problem['loc']) or 'value'} = {_shown(problem)}"
-        f"{problem['msg'].removeprefix('Value error, ')}"
-        for problem in problems
+        f"{'.'.join(str(part) for part in error['loc']) or 'value'} = {_describe_value(error)}"
+        f"{error['msg'].removeprefix('Value error, ')}"
+        for error in errors
     ]
 
 
-def _shown(problem: Any) -> str:
-    text = "nothing" if problem["type"] == "missing" else repr(problem["input"])
+def _describe_value(error: Any) -> str:
+    text = "nothing" if error["type"] == "missing" else repr(error["input"])
     return f"{text[:197]}...: " if len(text) > 200 else f"{text}: "
 
 
-def quotable(text: str, most: int = MAX_SERVER_TEXT) -> str:
-    """Return what a message may quote of a server's text: one line that can be written anywhere, not too long.
-
-    :param most: characters at the most.
-    """
-    head = text[: 2 * most]
+def sanitize_server_text(text: str, max_length: int = MAX_SERVER_TEXT) -> str:
+    """Return *text* from a server as one printable line, with at most *max_length* characters."""
+    head = text[: 2 * max_length]
     if not head.isprintable():
         head = "".join(c if c.isprintable() else " " for c in head)
-    return " ".join(head.split())[:most]
+    return " ".join(head.split())[:max_length]

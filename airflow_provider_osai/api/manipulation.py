@@ -1,11 +1,11 @@
-"""What a manipulation does to the images of a dataset, as typed operations, and the request that holds them.
+"""The typed operations of a manipulation, which changes the images of a dataset, and its request.
 
 The three operations and the ranges of angle, contrast, brightness and a rotation's ``generate`` are documented
-(docs.onestepai.com/datasets/data_augumentation); their names on the wire, their ``type`` words, the lower ends that are
-not named there, and all that is marked so below are assumed.
+(docs.onestepai.com/datasets/data_augumentation). Their names on the wire, their ``type`` words, the lower limits not
+named there, and everything marked so below are assumed.
 
-An operation is a dict, so Airflow renders, maps, stores and hands it on as it does any other; it is checked when it is
-made, and as a whole when the job is submitted.
+An operation is a dict, so Airflow renders, maps, serializes and passes it like any other value. It is validated when it
+is created, and again when the job is submitted.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Annotated, Any, ClassVar, Final, Literal
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from airflow_provider_osai.api.models import JobKind
-from airflow_provider_osai.api.naming import folded
 from airflow_provider_osai.api.requests import Id, JobRequest, Name, Request
+from airflow_provider_osai.api.text import normalize_word
 
 __all__ = [
     "BrightnessContrast",
@@ -31,13 +31,13 @@ __all__ = [
 ]
 
 MAX_GENERATED: Final = 35
-"""Turned images that OSAI makes of one image at the most (documented)."""
-STAND_IN: Final = 1
-"""A value that every field takes, for one that is not known yet."""
+"""Maximum rotated images that OSAI generates from one image (documented)."""
+PLACEHOLDER: Final = 1
+"""A value that is valid for every field, in place of one that is rendered later."""
 
 
 class RotationStep(Request):
-    """The rules of a :class:`Rotation`."""
+    """Validates a :class:`Rotation`."""
 
     type: Literal["rotation"] = "rotation"
     angle: float = Field(gt=0, le=360)
@@ -46,7 +46,7 @@ class RotationStep(Request):
 
 
 class BrightnessContrastStep(Request):
-    """The rules of a :class:`BrightnessContrast`."""
+    """Validates a :class:`BrightnessContrast`."""
 
     type: Literal["brightness_contrast"] = "brightness_contrast"
     contrast: float = Field(ge=0.1, le=3)
@@ -55,7 +55,7 @@ class BrightnessContrastStep(Request):
 
 
 class ResizeStep(Request):
-    """The rules of a :class:`Resize`."""
+    """Validates a :class:`Resize`."""
 
     type: Literal["resize"] = "resize"
     width: int = Field(ge=1)
@@ -63,19 +63,19 @@ class ResizeStep(Request):
 
 
 class Operation(dict[str, Any]):
-    """One operation, as a dict with its ``type``. Use the classes below.
+    """Base of the operations: a dict with a ``type``. Use the classes below.
 
-    A value may be a template or an XComArg: it is checked once it is known.
+    A value may be a template or an XComArg; it is validated after it is rendered.
 
-    :raises OsaiArgumentError: if a value that is known breaks a rule.
+    :raises OsaiArgumentError: if a known value is invalid.
     """
 
     rules: ClassVar[type[Request]]
 
     def __init__(self, **values: Any) -> None:
-        self.rules(**{name: STAND_IN if _comes_later(value) else value for name, value in values.items()})
-        said = {name: value for name, value in values.items() if value is not None}
-        super().__init__(type=self.rules.model_fields["type"].default, **said)
+        self.rules(**{name: PLACEHOLDER if _is_rendered_later(value) else value for name, value in values.items()})
+        given = {name: value for name, value in values.items() if value is not None}
+        super().__init__(type=self.rules.model_fields["type"].default, **given)
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{name}={value!r}" for name, value in self.items() if name != "type")
@@ -83,15 +83,15 @@ class Operation(dict[str, Any]):
 
 
 class Rotation(Operation):
-    """Adds turned images.
+    """Adds rotated images.
 
-    :param angle: degrees by which an image is turned at the most, above 0 and up to 360. That it is the most, and to
-        both sides, is assumed.
-    :param generate: turned images that are made of each image at the most, 1 to 35, default 1 (assumed). That the
-        image itself stays beside them, and does not count, is assumed.
-    :param crop_threshold: how much of the image may be cut off to be rid of the empty corners, in per cent of its
-        area, 0 to 100; a turned image that would lose more is left out. Unit, range and meaning are assumed. Default:
-        nothing is said, so OSAI's own default holds; the sandbox then cuts nothing off.
+    :param angle: the maximum rotation in degrees, above 0 and at most 360. That it is a maximum, and applies in both
+        directions, is assumed.
+    :param generate: the maximum number of rotated images generated from each image, 1 to 35, default 1 (assumed). That
+        the original image is kept, and does not count, is assumed.
+    :param crop_threshold: the maximum share of the image that may be cropped to remove the empty corners, in per cent
+        of its area, 0 to 100; a rotated image that would lose more is dropped. Unit, range and meaning are assumed. By
+        default it is not sent, so OSAI's own default applies; the sandbox then crops nothing.
     """
 
     rules = RotationStep
@@ -103,13 +103,13 @@ class Rotation(Operation):
 
 
 class BrightnessContrast(Operation):
-    """Adds images that are lighter or darker, with more or less contrast.
+    """Adds images with changed brightness and contrast.
 
-    :param contrast: factor, 0.1 to 3.0; 1 leaves the contrast as it is. That each image that is made has just this
-        contrast is assumed.
-    :param brightness: variation: levels (of 256) by which an image is made lighter or darker at the most, 0 to 255.
-    :param generate: images that are made of each image at the most, from 1 on, default 1 (assumed); whether there is
-        a highest number is not described. That the image itself stays beside them, and does not count, is assumed.
+    :param contrast: the contrast factor, 0.1 to 3.0; 1 does not change the contrast. That each generated image has
+        exactly this contrast is assumed.
+    :param brightness: the maximum change of brightness in either direction, in levels (of 256), 0 to 255.
+    :param generate: the maximum number of images generated from each image, at least 1, default 1 (assumed); whether
+        there is an upper limit is not documented. That the original image is kept, and does not count, is assumed.
     """
 
     rules = BrightnessContrastStep
@@ -119,10 +119,10 @@ class BrightnessContrast(Operation):
 
 
 class Resize(Operation):
-    """Gives every image another size, in place of its own. Its fields are assumed; the vendor only names it.
+    """Resizes each image. The fields are assumed; the vendor's documentation only names the operation.
 
-    :param width: pixels, from 1 on.
-    :param height: pixels, from 1 on. The images' proportions are not kept (assumed).
+    :param width: the width in pixels, at least 1.
+    :param height: the height in pixels, at least 1. The aspect ratio is not kept (assumed).
     """
 
     rules = ResizeStep
@@ -131,58 +131,58 @@ class Resize(Operation):
         super().__init__(width=width, height=height)
 
 
-def _comes_later(value: Any) -> bool:
-    """Whether Airflow fills the value in when the task runs: a template, or something that resolves then."""
+def _is_rendered_later(value: Any) -> bool:
+    """Return whether Airflow renders or resolves the value when the task runs."""
     return ("{{" in value or "{%" in value) if isinstance(value, str) else hasattr(value, "resolve")
 
 
-def _parsed(value: Any) -> Any:
-    """Read a text as JSON, which is what a template makes of a list or of an object."""
+def _parse_json(value: Any) -> Any:
+    """Parse a string as JSON, as a template renders a list or an object."""
     if not isinstance(value, str):
         return value
     try:
         return json.loads(value)
     except ValueError:
-        msg = "text must be JSON; in a template write {{ ... | tojson }}"
+        msg = "a string must be JSON; in a template use {{ ... | tojson }}"
         raise ValueError(msg) from None
 
 
-def _listed(value: Any) -> Any:
-    value = _parsed(value)
+def _as_list(value: Any) -> Any:
+    value = _parse_json(value)
     return [value] if isinstance(value, dict) else value
 
 
-def _worded(value: Any) -> Any:
-    """Give an operation's type its own spelling, whatever case and gaps it was written with."""
-    value = _parsed(value)
+def _normalize_type(value: Any) -> Any:
+    """Normalize the spelling of an operation's type."""
+    value = _parse_json(value)
     if isinstance(value, dict) and isinstance(value.get("type"), str):
-        own = {folded(word): word for word in ("rotation", "brightness_contrast", "resize")}
-        return {**value, "type": own.get(folded(value["type"]), value["type"])}
+        spellings = {normalize_word(word): word for word in ("rotation", "brightness_contrast", "resize")}
+        return {**value, "type": spellings.get(normalize_word(value["type"]), value["type"])}
     return value
 
 
-def _once_each(steps: list[Any]) -> list[Any]:
-    kinds = [step.type for step in steps]
-    twice = sorted({kind for kind in kinds if kinds.count(kind) > 1})
-    if twice:
-        msg = f"each operation may be there once, but there are several of: {', '.join(twice)}"
+def _unique_types(steps: list[Any]) -> list[Any]:
+    types = [step.type for step in steps]
+    duplicates = sorted({name for name in types if types.count(name) > 1})
+    if duplicates:
+        msg = f"each type of operation is allowed once; duplicates: {', '.join(duplicates)}"
         raise ValueError(msg)
     return steps
 
 
 Step = Annotated[
     Annotated[RotationStep | BrightnessContrastStep | ResizeStep, Field(discriminator="type")],
-    BeforeValidator(_worded),
+    BeforeValidator(_normalize_type),
 ]
 
 
 class ManipulationRequest(JobRequest):
-    """Make a new, larger dataset out of one, by operations in their order (/datasets/data_augumentation).
+    """Create a new, larger dataset by applying operations in their order (/datasets/data_augumentation).
 
-    ``operations`` takes typed ones, dicts with a ``type``, one alone, or all that as JSON text.
+    ``operations`` accepts typed operations or dicts with a ``type``, a single one, or any of these as JSON text.
     """
 
     kind = JobKind.MANIPULATION
     dataset_id: Id
     name: Name
-    operations: Annotated[list[Step], Field(min_length=1), BeforeValidator(_listed), AfterValidator(_once_each)]
+    operations: Annotated[list[Step], Field(min_length=1), BeforeValidator(_as_list), AfterValidator(_unique_types)]

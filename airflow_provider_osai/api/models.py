@@ -1,19 +1,29 @@
-"""What travels between us and OSAI, as pydantic models.
+"""Pydantic models of OSAI's responses.
 
-On the wire the fields are camelCase; here they are snake_case. Models tolerate: unknown fields are ignored, ids may be
-numbers or text (kept as text), a status word that is not known is kept beside ``JobState.UNKNOWN``, and a decoration
-that does not parse (a date, a progress) is ``None`` rather than an error.
+Fields are camelCase on the wire and snake_case here. The models are tolerant: unknown fields are ignored, ids may be
+numbers or text (kept as text), an unknown status word is kept beside ``JobState.UNKNOWN``, and an invalid optional
+field (a date, a progress) becomes ``None``. An id with more than 1,000 characters or a control character could not be
+used in a request, and is an OsaiContractError.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Required, TypedDict, cast
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, WrapValidator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 from pydantic.alias_generators import to_camel
 
-from airflow_provider_osai.api.errors import OsaiArgumentError
+from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError
+from airflow_provider_osai.api.text import id_error, truncate
 
 __all__ = [
     "LIVE_STATES",
@@ -25,6 +35,7 @@ __all__ = [
     "Image",
     "Job",
     "JobKind",
+    "JobReferences",
     "JobResult",
     "JobState",
     "Model",
@@ -35,7 +46,7 @@ __all__ = [
 
 
 class JobKind(StrEnum):
-    """The six kinds of work that OSAI's workers do (docs.onestepai.com/getting_started/three_main_actions, /api)."""
+    """The six kinds of OSAI worker tasks (docs.onestepai.com/getting_started/three_main_actions, /api)."""
 
     TRAINING = "training"
     RETRAINING = "retraining"
@@ -46,15 +57,15 @@ class JobKind(StrEnum):
 
     @classmethod
     def parse(cls, word: str) -> JobKind:
-        """Return the kind called *word*, in any case; raise OsaiArgumentError if there is none."""
+        """Return the kind named *word*, ignoring case; raise OsaiArgumentError if there is none."""
         try:
             return cls(str(word).strip().lower())
         except ValueError:
-            raise OsaiArgumentError(f"kind = {word!r}: choose one of {', '.join(cls)}") from None
+            raise OsaiArgumentError(f"kind = {word!r}: must be one of {', '.join(cls)}") from None
 
 
 class JobState(StrEnum):
-    """What we make of OSAI's status word. ``UNKNOWN`` is a word that the contract does not bind."""
+    """The state of a job, mapped from OSAI's status word; ``UNKNOWN`` if the contract does not map the word."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -65,13 +76,13 @@ class JobState(StrEnum):
 
 
 TERMINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
-"""States that a job never leaves."""
+"""Final states of a job."""
 LIVE_STATES = frozenset(JobState) - TERMINAL_STATES
-"""States in which a job may still cost money. ``UNKNOWN`` is among them."""
+"""States in which a job may still cost money, including ``UNKNOWN``."""
 
 
 class WireModel(BaseModel):
-    """Something OSAI sends us: camelCase on the wire, tolerant of what it does not know."""
+    """Base of the response models: camelCase on the wire, tolerant of unknown fields."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -79,7 +90,7 @@ class WireModel(BaseModel):
         extra="ignore",
         frozen=True,
         coerce_numbers_to_str=True,
-        defer_build=True,  # most who import this use few of them
+        defer_build=True,  # most importers use few of the models
     )
 
 
@@ -90,17 +101,36 @@ def _or_none(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
         return None
 
 
-type_or_none = WrapValidator(_or_none)
-"""Marks a field that only decorates: what does not parse becomes ``None``."""
-Text = Annotated[str | None, type_or_none]
-Number = Annotated[float | None, type_or_none]
-Fraction = Annotated[float | None, Field(ge=0, le=1), type_or_none]
+none_if_invalid = WrapValidator(_or_none)
+"""Marks an optional field whose invalid values become ``None``."""
+
+
+def _check_id(text: str) -> str:
+    if reason := id_error(text):
+        raise OsaiContractError(reason)  # not a ValueError, which would turn an invalid optional id into a missing one
+    return text
+
+
+WireId = Annotated[str, Field(min_length=1), AfterValidator(_check_id)]
+"""An id that is valid in requests."""
+OptionalId = Annotated[Annotated[str, AfterValidator(_check_id)] | None, none_if_invalid]
+Text = Annotated[Annotated[str, AfterValidator(truncate)] | None, none_if_invalid]
+Number = Annotated[float | None, none_if_invalid]
+Fraction = Annotated[float | None, Field(ge=0, le=1), none_if_invalid]
+
+
+def _or_false(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    return _or_none(value, handler) or False
+
+
+Flag = Annotated[bool, WrapValidator(_or_false)]
+"""An optional flag: ``null`` and invalid values are ``False``."""
 
 
 class Epoch(WireModel):
-    """One line of a training's history (assumed): all figures may be missing."""
+    """One epoch of a training's history (assumed); all values are optional."""
 
-    epoch: Annotated[int | None, type_or_none] = None
+    epoch: Annotated[int | None, Field(gt=-(2**63), lt=2**63), none_if_invalid] = None
     loss: Number = None
     accuracy: Fraction = None
     val_loss: Number = None
@@ -108,25 +138,45 @@ class Epoch(WireModel):
 
 
 class JobResult(WireModel):
-    """What a job made (assumed): the ids that its kind has, when a lease ends, and its metrics by name."""
+    """The result of a job (assumed): the ids of its kind, the end of a rental, and metrics by name."""
 
-    model_id: Text = None
-    dataset_id: Text = None
-    conversion_id: Text = None
-    device_id: Text = None
+    model_id: OptionalId = None
+    dataset_id: OptionalId = None
+    conversion_id: OptionalId = None
+    device_id: OptionalId = None
     expires_at: Text = None
-    metrics: Annotated[dict[str, Any] | None, type_or_none] = None
+    metrics: Annotated[dict[str, Any] | None, none_if_invalid] = None
+
+
+class JobReferences(TypedDict, total=False):
+    """The result of a task that waited for a job: what the job is, the ids of its results, and its metrics.
+
+    ``kind``, ``job_id``, ``state`` and ``metrics`` are always there, the others if OSAI reports them, and ``simulated``
+    only for a job that the sandbox simulated.
+    """
+
+    kind: Required[str]
+    job_id: Required[str]
+    state: Required[str]
+    metrics: Required[dict[str, Any]]
+    model_id: str
+    dataset_id: str
+    conversion_id: str
+    device_id: str
+    expires_at: str
+    simulated: bool
 
 
 class Job(WireModel):
     """One OSAI worker task (assumed form).
 
-    ``kind`` and ``state`` are ours: the call that asked knows the kind, the contract maps ``status`` to the state.
-    ``progress`` is 0 to 1. Times are the server's own text.
+    ``kind`` and ``state`` are ours: the request determines the kind, and the contract maps ``status`` to the state.
+    ``progress`` is 0 to 1. Times are the server's unparsed text. ``simulated`` (assumed, sandbox only; default
+    ``False``) means that the work was not really done and the result is made up.
     """
 
     kind: JobKind
-    id: str = Field(min_length=1)
+    id: WireId
     state: JobState
     status: str = ""
     reference: Text = None
@@ -135,34 +185,36 @@ class Job(WireModel):
     started_at: Text = None
     finished_at: Text = None
     message: Text = None
-    result: Annotated[JobResult | None, type_or_none] = None
-    history: Annotated[tuple[Epoch, ...] | None, type_or_none] = None
+    result: Annotated[JobResult | None, none_if_invalid] = None
+    history: Annotated[tuple[Epoch, ...] | None, none_if_invalid] = None
+    simulated: Flag = False
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the job has ended, well or badly."""
+        """Whether the job has ended."""
         return self.state in TERMINAL_STATES
 
     @property
     def is_ready(self) -> bool:
-        """Whether a rented device can be used: the lease runs and names it."""
+        """Whether a rented device is usable: the rental is running and names the device."""
         return self.state is JobState.RUNNING and self.result is not None and self.result.device_id is not None
 
-    def references(self) -> dict[str, Any]:
-        """Return what a task hands on: ``kind``, ``job_id``, ``state``, what was made and until when, ``metrics``."""
+    def references(self) -> JobReferences:
+        """Return a task's result: ``kind``, ``job_id``, ``state``, the ids of the result, ``expires_at``, ``metrics``.
+
+        ``simulated`` is included, as ``True``, only for a simulated job; results of a real OSAI do not have the key.
+        """
         result = self.result or JobResult()
-        ids = {name: value for name, value in result.model_dump(exclude={"metrics"}).items() if value is not None}
-        return {
-            "kind": self.kind.value,
-            "job_id": self.id,
-            "state": self.state.value,
-            **ids,
-            "metrics": result.metrics or {},
-        }
+        references: dict[str, Any] = {"kind": self.kind.value, "job_id": self.id, "state": self.state.value}
+        references |= result.model_dump(exclude={"metrics"}, exclude_none=True)
+        references["metrics"] = result.metrics or {}
+        if self.simulated:
+            references["simulated"] = True
+        return cast("JobReferences", references)
 
 
 class User(WireModel):
-    """Who is signed in. The vendor documents the call but not its fields."""
+    """The signed-in user. The call is documented, its fields are not."""
 
     id: Text = None
     name: Text = None
@@ -170,61 +222,67 @@ class User(WireModel):
 
 
 class Dataset(WireModel):
-    """A dataset; ``id`` is documented. While ``locked`` (assumed field), an upload is open.
+    """A dataset; ``id`` is documented. ``locked`` (assumed) means that an upload is open.
 
-    ``updated_at`` (assumed) is when its data last changed, in the server's own text.
+    ``updated_at`` (assumed) is the time of the last change to its data, as the server's unparsed text.
     """
 
-    id: str = Field(min_length=1)
+    id: WireId
     name: Text = None
-    locked: Annotated[bool | None, type_or_none] = None
-    image_count: Annotated[int | None, type_or_none] = None
+    locked: Annotated[bool | None, none_if_invalid] = None
+    image_count: Annotated[int | None, none_if_invalid] = None
     updated_at: Text = None
 
 
 class Category(WireModel):
-    """A class of images inside a dataset."""
+    """A category of images in a dataset."""
 
-    id: str = Field(min_length=1)
+    id: WireId
     name: Text = None
-    dataset_id: Text = None
+    dataset_id: OptionalId = None
 
 
 class Upload(WireModel):
     """An open upload; while it is open, its dataset is locked."""
 
-    id: str = Field(min_length=1, validation_alias=AliasChoices("id", "datasetUploadId", "uploadId"))
+    id: WireId = Field(validation_alias=AliasChoices("id", "datasetUploadId", "uploadId"))
 
 
 class Image(WireModel):
-    """An image of a dataset (assumed); ``digest`` is the SHA-256 of its file, as hexadecimal digits."""
+    """An image of a dataset (assumed); ``digest`` is the hexadecimal SHA-256 of its file.
 
-    id: Text = None
+    ``category`` is the name of its category, for APIs that have it in place of ``category_id``.
+    """
+
+    id: OptionalId = None
     file_name: Text = None
     digest: Text = None
-    category_id: Text = None
+    category_id: OptionalId = None
+    category: Text = None
     annotations: Any = None
 
 
 class Model(WireModel):
-    """A trained model (assumed). ``created_at`` is the server's own text."""
+    """A trained model (assumed). ``created_at`` is the server's unparsed text."""
 
-    id: str = Field(min_length=1)
+    id: WireId
     name: Text = None
     model_type: Text = None
-    metrics: Annotated[dict[str, Any] | None, type_or_none] = None
+    metrics: Annotated[dict[str, Any] | None, none_if_invalid] = None
     created_at: Text = None
 
 
 class Conversion(WireModel):
-    """A model's file for one kind of hardware, made, being made or impossible (assumed).
+    """The conversion of a model for a hardware target: finished, in progress or unsupported (assumed).
 
-    ``state`` is ours, as a job's. ``job_id`` is left out where a conversion and the job that makes it have one id.
+    ``state`` is ours, as for a job. ``job_id`` is missing if the conversion and its job share one id. ``simulated`` is
+    that of the job.
     """
 
-    id: str = Field(min_length=1)
+    id: WireId
     target: Text = None
     state: JobState
     status: str = ""
     message: Text = None
-    job_id: Text = None
+    job_id: OptionalId = None
+    simulated: Flag = False

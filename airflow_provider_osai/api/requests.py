@@ -1,21 +1,24 @@
-"""What we ask OSAI to do, as pydantic models that refuse bad values before anything is sent.
+"""Pydantic models of requests to OSAI, which reject invalid values before anything is sent.
 
-A bad value raises :class:`~airflow_provider_osai.api.errors.OsaiArgumentError`. Values may come from rendered
-templates, so numbers may be text; what Jinja leaves of a missing value (``""``, ``"None"``) is refused as an id.
+An invalid value raises :class:`~airflow_provider_osai.api.errors.OsaiArgumentError`. Values may come from rendered
+templates, so numbers may be strings; a missing value rendered by Jinja (``""``, ``"None"``) is rejected as an id.
 """
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.api.text import id_error
 
 __all__ = [
+    "EMPTY_TEMPLATE_VALUES",
     "CategoryRequest",
     "ConversionRequest",
     "DatasetRequest",
@@ -23,35 +26,35 @@ __all__ = [
     "Framework",
     "JobRequest",
     "ModelType",
-    "OnBadFile",
+    "OnInvalidFile",
     "PredictionMode",
     "PredictionRequest",
     "Request",
     "RetrainingRequest",
     "TrainingRequest",
     "UploadRequest",
-    "present",
+    "require_id",
 ]
 
 
 class _Word(StrEnum):
-    """A word of a closed list, accepted in any case."""
+    """An enumeration that ignores case."""
 
     @classmethod
     def _missing_(cls, value: object) -> _Word | None:
-        folded = str(value).strip().casefold()
-        return next((word for word in cls if word.value == folded), None)
+        normalized = str(value).strip().casefold()
+        return next((word for word in cls if word.value == normalized), None)
 
 
 class ModelType(_Word):
-    """What a model does. The two types are documented; their words on the wire are assumed."""
+    """The type of a model. The two types are documented; their words on the wire are assumed."""
 
     CLASSIFICATION = "classification"
     DETECTION = "detection"
 
 
 class Framework(_Word):
-    """What trains a model. The three frameworks are documented; their words on the wire are assumed."""
+    """The training framework. The three frameworks are documented; their words on the wire are assumed."""
 
     DARKNET = "darknet"
     TENSORFLOW = "tensorflow"
@@ -59,57 +62,74 @@ class Framework(_Word):
 
 
 class PredictionMode(_Word):
-    """Which images a prediction labels. The three modes are documented (/predictor); their words are assumed."""
+    """Which images to label. The modes are documented (/predictor); their words on the wire are assumed."""
 
     ALL = "all"
     REPLACE = "replace"
     UNANNOTATED = "unannotated"
 
 
-class OnBadFile(_Word):
-    """What an upload does with a file that cannot be uploaded."""
+class OnInvalidFile(_Word):
+    """How an upload handles an invalid file."""
 
     FAIL = "fail"
     SKIP = "skip"
 
 
-def present(value: str) -> str:
-    """Return an id without the white space around it; raise OsaiArgumentError if there is none.
+EMPTY_TEMPLATE_VALUES: Final = frozenset({"", "None", "null"})
+"""What a template renders to if the XCom that it refers to is missing."""
 
-    "None" is what a template leaves of a missing XCom.
+
+def require_id(value: str) -> str:
+    """Return an id without surrounding whitespace.
+
+    :raises OsaiArgumentError: if it is empty (a missing XCom renders as "None"), has more than 1,000 characters, or
+        contains an invalid character.
     """
     value = value.strip()
-    if value in ("", "None", "null"):
-        raise OsaiArgumentError("an id is missing; does the task that it comes from return one?")
+    if value in EMPTY_TEMPLATE_VALUES:
+        raise OsaiArgumentError("The id is empty. Does the upstream task return one?")
+    if reason := id_error(value):
+        raise OsaiArgumentError(reason)
     return value
 
 
-def _model_name(value: str) -> str:
+def _check_model_name(value: str) -> str:
     if not (1 <= len(value) <= 50 and value.isascii() and value.replace("-", "").isalnum()):
-        msg = "a model name has 1 to 50 characters: Latin letters, digits and hyphens only"
+        msg = "must have 1 to 50 characters: Latin letters, digits and hyphens"
         raise ValueError(msg)
     return value
 
 
-def _name(value: str) -> str:
+def _strip_name(value: str) -> str:
     if not value.strip():
-        msg = "a name must not be empty"
+        msg = "must not be empty"
         raise ValueError(msg)
     return value.strip()
 
 
-def _listed(value: Any) -> Any:
+def _check_unicode(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).encode()
+    except UnicodeError:
+        msg = "must not contain lone surrogates"
+        raise ValueError(msg) from None
+    return value
+
+
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, (str, int)) else value
 
 
-Id = Annotated[str, AfterValidator(present)]
-Ids = Annotated[list[Id], BeforeValidator(_listed), Field(min_length=1)]
-Name = Annotated[str, AfterValidator(_name)]
-ModelName = Annotated[str, AfterValidator(_model_name)]
+Id = Annotated[str, AfterValidator(require_id)]
+Ids = Annotated[list[Id], BeforeValidator(_as_list), Field(min_length=1)]
+Name = Annotated[str, AfterValidator(_strip_name)]
+Parameters = Annotated[dict[str, Any], AfterValidator(_check_unicode)]
+ModelName = Annotated[str, AfterValidator(_check_model_name)]
 
 
 class Request(BaseModel):
-    """Something we send: strict about names and values. Raises OsaiArgumentError where pydantic would its own."""
+    """Base of the requests: strict about names and values; raises OsaiArgumentError instead of pydantic's error."""
 
     model_config = ConfigDict(
         alias_generator=to_camel,
@@ -118,7 +138,7 @@ class Request(BaseModel):
         frozen=True,
         coerce_numbers_to_str=True,
         protected_namespaces=(),
-        defer_build=True,  # most who import this use few of them
+        defer_build=True,  # most importers use few of the models
     )
 
     def __init__(self, **values: Any) -> None:
@@ -128,8 +148,14 @@ class Request(BaseModel):
             raise OsaiArgumentError.from_validation(type(self).__name__, error) from None
 
     def wire(self) -> dict[str, Any]:
-        """Return the fields under their names in our contract; what is ``None`` stays out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """Return the fields under their names in the contract, without those that are ``None``.
+
+        :raises OsaiArgumentError: if a value cannot be serialized as JSON, such as a lone surrogate.
+        """
+        try:
+            return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        except ValueError as error:  # a pydantic or Unicode error
+            raise OsaiArgumentError(f"{type(self).__name__}: a value cannot be serialized as JSON: {error}") from None
 
 
 class DatasetRequest(Request):
@@ -139,28 +165,28 @@ class DatasetRequest(Request):
 
 
 class CategoryRequest(Request):
-    """A new category of a dataset (same page)."""
+    """A new category of a dataset (docs.onestepai.com/how_to_use_api/image_upload)."""
 
     dataset_id: Id
     name: Name
 
 
 class UploadRequest(Request):
-    """How images are to be sent. It is ours: OSAI is sent one image at a time."""
+    """The options of an upload. Not sent to OSAI, which receives one image per request."""
 
     dataset_id: Id
     max_concurrency: int = Field(default=10, ge=1, le=64)
-    on_bad_file: OnBadFile = OnBadFile.FAIL
+    on_invalid_file: OnInvalidFile = OnInvalidFile.FAIL
 
 
 class JobRequest(Request):
-    """Work for OSAI's queue. ``reference`` and ``webhookUrl`` join it when it is submitted."""
+    """Base of the job requests. ``reference`` and ``webhookUrl`` are added on submission."""
 
     kind: ClassVar[JobKind]
 
 
 class TrainingRequest(JobRequest):
-    """Train a model. A template or a pretrained model fills in all parameters (/pl/model-creation-and-training)."""
+    """Train a model. A template or a pretrained model sets all parameters (/pl/model-creation-and-training)."""
 
     kind = JobKind.TRAINING
     dataset_ids: Ids
@@ -169,21 +195,21 @@ class TrainingRequest(JobRequest):
     framework: Framework | None = None
     pretrained_model: Name | None = None
     template: Name | None = None
-    parameters: dict[str, Any] | None = None
+    parameters: Parameters | None = None
 
 
 class RetrainingRequest(JobRequest):
-    """Train an existing model further, into a new model."""
+    """Retrain an existing model into a new model."""
 
     kind = JobKind.RETRAINING
     model_id: Id
     dataset_ids: Ids
     model_name: ModelName
-    parameters: dict[str, Any] | None = None
+    parameters: Parameters | None = None
 
 
 class ConversionRequest(JobRequest):
-    """Convert a model for a kind of hardware. OSAI's target names are not described."""
+    """Convert a model for a hardware target. OSAI's target names are not documented."""
 
     kind = JobKind.CONVERSION
     model_id: Id

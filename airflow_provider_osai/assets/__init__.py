@@ -1,10 +1,10 @@
-"""OSAI's things as Airflow assets.
+"""OSAI datasets and models as Airflow assets.
 
-May live here: what names and announces them. No requests, no waiting.
+Allowed here: asset URIs and asset events. Not allowed: requests, waiting.
 """
 
-from airflow_provider_osai.assets.freshness import is_new, skip_unless_new
-from airflow_provider_osai.assets.standing import standing_model
+from airflow_provider_osai.assets.champion import champion_model_id
+from airflow_provider_osai.assets.data_changes import has_new_data, skip_if_unchanged
 from airflow_provider_osai.assets.uris import osai_dataset, osai_model
 
-__all__ = ["is_new", "osai_dataset", "osai_model", "skip_unless_new", "standing_model"]
+__all__ = ["champion_model_id", "has_new_data", "osai_dataset", "osai_model", "skip_if_unchanged"]

@@ -1,4 +1,4 @@
-"""The events of OSAI's assets: what a task says in them, and what it reads of those before."""
+"""Set the extra of a task's asset events, suppress the events, and read the extras of earlier ones."""
 
 from __future__ import annotations
 
@@ -10,45 +10,48 @@ from airflow_provider_osai.assets.uris import is_osai
 if TYPE_CHECKING:
     from airflow.sdk import Asset, BaseOperator, Context
 
-__all__ = ["announce", "extras", "keep_silent", "last_extra"]
+__all__ = ["asset_event_extras", "last_extra", "set_asset_event_extra", "suppress_asset_events"]
 
-MOST: Final = 100
-"""Events that are read of an asset, its last ones."""
+MAX_EVENTS: Final = 100
+"""Maximum events of an asset that are read, latest first."""
 
 
-def announce(task: BaseOperator, context: Context, extra: Mapping[str, Any]) -> None:
-    """Put *extra* on the event of each OSAI asset among the outlets of *task*, which runs.
+def set_asset_event_extra(task: BaseOperator, context: Context, extra: Mapping[str, Any]) -> None:
+    """Add *extra* to the event of each OSAI asset in the outlets of the running *task*.
 
-    Airflow makes the events when the task has succeeded, and only then.
+    Airflow creates the events only when the task has succeeded.
     """
     for asset in task.outlets:
         if is_osai(asset):
             context["outlet_events"][asset].extra.update(extra)
 
 
-def keep_silent(task: BaseOperator, which: Callable[[Any], bool] = is_osai) -> None:
-    """Have Airflow make no event of these assets when *task*, which runs, succeeds: nothing has become of them.
+def suppress_asset_events(task: BaseOperator, predicate: Callable[[Any], bool] = is_osai) -> None:
+    """Suppress the asset events of the running *task* for outlets whose assets it has not changed.
 
-    :param which: says of an outlet whether it is one of them; default: all of OSAI's.
+    :param task: the running task.
+    :param predicate: returns whether to suppress the event of an outlet. Default: every OSAI asset.
     """
-    task.outlets = [outlet for outlet in task.outlets if not which(outlet)]
+    task.outlets = [outlet for outlet in task.outlets if not predicate(outlet)]
 
 
-def extras(context: Context, asset: Asset) -> list[dict[str, Any]]:
-    """Return what the asset's events say, the last hundred, oldest first.
+def asset_event_extras(context: Context, asset: Asset) -> list[dict[str, Any]]:
+    """Return the extras of the asset's last hundred events, oldest first.
 
+    :param context: the running task's context.
     :param asset: one of the running task's inlets.
     """
     events = context["inlet_events"][asset]
-    if hasattr(events, "limit"):  # Airflow 3.2
-        return [dict(event.extra or {}) for event in events.ascending(ascending=False).limit(MOST)][::-1]
-    return [dict(event.extra or {}) for event in events][-MOST:]
+    if hasattr(events, "limit"):  # Airflow 3.2 and newer
+        return [dict(event.extra or {}) for event in events.ascending(ascending=False).limit(MAX_EVENTS)][::-1]
+    return [dict(event.extra or {}) for event in events][-MAX_EVENTS:]
 
 
 def last_extra(context: Context, asset: Asset) -> dict[str, Any] | None:
-    """Return what the asset's last event says, or ``None`` if there is none.
+    """Return the extra of the asset's last event; ``None`` if it has no event.
 
+    :param context: the running task's context.
     :param asset: one of the running task's inlets.
     """
-    told = extras(context, asset)
-    return told[-1] if told else None
+    event_extras = asset_event_extras(context, asset)
+    return event_extras[-1] if event_extras else None

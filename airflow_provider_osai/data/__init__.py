@@ -1,4 +1,4 @@
-"""Data on its way to OSAI: what a user's source holds, and the flows that make datasets.
+"""Training data: reading a user's images and annotations, and the flows that manage datasets.
 
-May live here: files of users, flows over dataset calls. May not: Airflow, HTTP details, what a job does over time.
+Belongs here: users' files, flows over dataset calls. Does not: Airflow, HTTP details, the life cycle of jobs.
 """

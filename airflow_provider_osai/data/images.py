@@ -1,4 +1,4 @@
-"""What an image file is, and how one is told from others like it: by content, category and annotations."""
+"""Recognise image files, and compute the key that identifies an image with its category and annotations."""
 
 from __future__ import annotations
 
@@ -8,57 +8,51 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import IO, Any, Final
 
-__all__ = ["HEAD", "OTHER", "digest_of", "is_companion", "is_hidden", "is_image", "key_of", "looks_like_image"]
+__all__ = ["HEAD", "OTHER", "dedup_key", "is_companion", "is_image", "looks_like_image", "sha256_of"]
 
 OTHER: Final = "Other"
-"""Where OSAI puts images without a category (docs.onestepai.com/datasets/bulk_upload)."""
+"""OSAI's category for images without one (documented: docs.onestepai.com/datasets/bulk_upload)."""
 SIGNATURES: Final = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*")
-"""How PNG, JPEG, GIF, BMP and TIFF files begin. Which formats OSAI takes is not described."""
+"""The first bytes of PNG, JPEG, GIF, BMP and TIFF files. OSAI does not document the formats it accepts."""
 SUFFIXES: Final = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 HEAD: Final = 12
-"""Bytes by which an image is known."""
-PIECE: Final = 256 * 2**10
-NOT_DATA: Final = frozenset({"Thumbs.db", "desktop.ini", "__MACOSX"})
+"""Bytes at the start of a file that :func:`is_image` needs."""
+CHUNK: Final = 256 * 2**10
 
 COMPANIONS: Final = frozenset({"changelog", "copying", "license", "licence", "notice", "readme"})
-"""Files that labelling tools and data providers put beside images, by their names without suffixes."""
+"""Names, without suffixes, of files that labelling tools and data providers put beside images."""
 COMPANION_SUFFIXES: Final = frozenset({".cfg", ".data", ".md", ".names", ".rst", ".txt", ".yaml", ".yml"})
 
 
 def is_companion(name: str) -> bool:
-    """Whether a file that is neither image nor annotation tells people or tools of the images, and is nothing to send.
+    """Return whether a file that is neither image nor annotation is documentation or a tool's file, to be ignored.
 
     A README, a licence, notes, lists of files, a tool's settings.
     """
     path = PurePosixPath(name)
-    first = path.name.lower().partition(".")[0]
-    return first in COMPANIONS or first.startswith("readme") or path.suffix.lower() in COMPANION_SUFFIXES
-
-
-def is_hidden(name: str) -> bool:
-    """Whether a file manager made it, not the user: something of its name, or of a folder's above it, says so."""
-    return any(part.startswith(".") or part in NOT_DATA for part in PurePosixPath(name).parts)
+    base = path.name.lower().partition(".")[0]
+    return base in COMPANIONS or base.startswith("readme") or path.suffix.lower() in COMPANION_SUFFIXES
 
 
 def looks_like_image(name: str) -> bool:
-    """Whether a file's name is an image's."""
+    """Return whether a file's suffix is that of an image."""
     return PurePosixPath(name).suffix.lower() in SUFFIXES
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file that begins with *head* is an image: PNG, JPEG, GIF, BMP, TIFF or WebP."""
+    """Return whether a file that begins with *head* is an image: PNG, JPEG, GIF, BMP, TIFF or WebP."""
     return head.startswith(SIGNATURES) or (head.startswith(b"RIFF") and head.endswith(b"WEBP"))
 
 
-def digest_of(file: IO[bytes]) -> str:
-    """Return the SHA-256 of a file from here to its end, as hexadecimal digits."""
+def sha256_of(file: IO[bytes]) -> str:
+    """Return the hexadecimal SHA-256 of a file from its current position to the end."""
     digest = hashlib.sha256()
-    while piece := file.read(PIECE):
-        digest.update(piece)
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
     return digest.hexdigest()
 
 
-def key_of(digest: str, category: str | None, boxes: Sequence[Mapping[str, Any]]) -> str:
-    """Return what two uploads of the same image, with the same category and annotations, have in common: 24 digits."""
+def dedup_key(digest: str, category: str | None, boxes: Sequence[Mapping[str, Any]]) -> str:
+    """Return the key of an image with its category and annotations: equal for duplicates, 24 hexadecimal digits."""
     parts = [digest, category, list(boxes)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

@@ -1,4 +1,4 @@
-"""Where images lie: in folders, lists of files, object storage or archives. One way to look into all of them."""
+"""One interface to all sources of images: folders, patterns, lists of files, object storage and archives."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final, Protocol, TypeAlias, cast
 
 from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.data.archives import Archive, is_archive
-from airflow_provider_osai.data.images import HEAD, is_hidden, looks_like_image
+from airflow_provider_osai.data.hidden_files import is_ignored
+from airflow_provider_osai.data.images import HEAD, looks_like_image
+from airflow_provider_osai.data.local_files import LocalFile, UnreadableFile, as_local
+from airflow_provider_osai.data.local_listing import list_files, list_folder, list_matches
 
-__all__ = ["ArchiveSource", "File", "Opener", "PathSource", "Source", "source_of"]
+__all__ = ["ArchiveSource", "File", "Opener", "PathSource", "Source", "open_source"]
 
 Opener: TypeAlias = Callable[[], IO[bytes]]
-"""Opens a file for reading, from its beginning."""
+"""Opens a file for reading from the start."""
 WILDCARDS: Final = frozenset("*?[")
-MOST_HELD: Final = 64 * 2**20
-"""Bytes of an archive's small files that are held while its annotations are read."""
+CACHE_SIZE: Final = 64 * 2**20
+"""Maximum bytes of an archive's small files that are cached while its annotations are read."""
 SMALL: Final = 2**20
-"""Bytes of a file that are held in memory; what is larger lies on disk until it is sent."""
+"""Maximum bytes of a file that is held in memory; a larger one is stored on disk until it is uploaded."""
 
 
 @dataclass(frozen=True, slots=True)
 class File:
     """One file of a source.
 
-    :param name: relative to the source, with ``/`` between its parts.
-    :param size: in bytes.
+    :param name: the path relative to the source, with slashes.
+    :param size: the size in bytes.
     """
 
     name: str
@@ -40,109 +44,144 @@ class File:
 
 
 class Source(Protocol):
-    """Files that can be listed, read, and walked through once from first to last."""
+    """Files that can be listed, read, and walked through in one pass."""
 
     label: str
-    """What the user calls it."""
+    """The source as the user wrote it, for messages."""
+    invalid_files: dict[str, str]
+    """The files that cannot be read, with the reasons, by name; listing and reading the source may add some."""
 
     def files(self) -> list[File]:
-        """Return all files in the order of :meth:`walk`, without hidden ones."""
+        """Return all files that are not ignored, in the order of :meth:`walk`."""
 
     def read(self, name: str) -> bytes:
-        """Return a small file's content."""
+        """Return the content of a small file."""
 
-    def walk(self, wanted: Collection[str]) -> Iterator[tuple[str, Opener]]:
-        """Yield those of the files that are *wanted*; each opener may be called later, once, on any thread."""
+    def walk(self, names: Collection[str]) -> Iterator[tuple[str, Opener]]:
+        """Yield the files with these names. Each opener may be called once, later and in any thread."""
 
 
 class PathSource:
-    """Files that can be opened one by one: on a disk, or in object storage.
+    """Files on disk or in object storage that can be opened independently.
 
-    :param label: what the user calls them.
-    :param paths: each with its size, by its relative name.
+    :param label: the source as the user wrote it.
+    :param paths: the paths by relative name, each with its size in bytes.
+    :param invalid_files: the files that cannot be read, with the reasons.
     """
 
-    def __init__(self, label: str, paths: Mapping[str, tuple[Any, int]]) -> None:
+    def __init__(
+        self, label: str, paths: Mapping[str, tuple[Any, int]], invalid_files: Mapping[str, str] | None = None
+    ) -> None:
         self.label = label
-        self._paths = {name: paths[name] for name in sorted(paths) if not is_hidden(name)}
+        invalid_files = invalid_files or {}
+        printable = {name: _printable(name) for name in {*paths, *invalid_files} if not is_ignored(name)}
+        self._paths = {name: paths[name] for name in sorted(paths) if printable.get(name) == name}
+        self.invalid_files = {
+            printable[name]: reason for name, reason in sorted(invalid_files.items()) if name in printable
+        }
+        self.invalid_files |= {
+            text: "the name is not valid Unicode" for name, text in sorted(printable.items()) if name != text
+        }
 
     def files(self) -> list[File]:
-        """Return all files by name."""
+        """Return all files, sorted by name."""
         return [File(name, size) for name, (_, size) in self._paths.items()]
 
     def read(self, name: str) -> bytes:
-        """Return a small file's content."""
-        with self._open(name) as file:
-            return file.read()
+        """Return the content of a small file.
+
+        :raises UnreadableFile: if it is a local file and cannot be read.
+        """
+        path, size = self._paths[name]
+        if not isinstance(path, LocalFile):
+            with self._open(name) as file:
+                return file.read()
+        with path.open() as file:
+            content = file.read(size + 1)
+        if len(content) > size:
+            raise UnreadableFile("cannot be read: it has grown in the meantime")
+        return content
 
     def heads(self) -> dict[str, bytes]:
-        """Return how each file begins, of those that lie on this machine."""
+        """Return the first bytes of each local file. Files that cannot be read become invalid files."""
         heads = {}
         for name, (path, _) in self._paths.items():
-            if isinstance(path, Path):
-                with path.open("rb") as file:
-                    heads[name] = file.read(HEAD)
+            if isinstance(path, LocalFile):
+                try:
+                    with path.open() as file:
+                        heads[name] = file.read(HEAD)
+                except UnreadableFile as error:
+                    self.invalid_files[name] = str(error)
         return heads
 
-    def walk(self, wanted: Collection[str]) -> Iterator[tuple[str, Opener]]:
-        """Yield the wanted files by name."""
+    def walk(self, names: Collection[str]) -> Iterator[tuple[str, Opener]]:
+        """Yield the files with these names, sorted by name."""
         for name in self._paths:
-            if name in wanted:
-                yield name, lambda name=name: self._open(name)  # type: ignore[misc]  # a default binds the loop's variable
+            if name in names:
+                yield name, partial(self._open, name)
 
     def _open(self, name: str) -> IO[bytes]:
         path, size = self._paths[name]
-        if isinstance(path, Path) and size > SMALL:
-            return path.open("rb")
-        with path.open("rb") as file:  # read once, whatever is done with it: object storage is far
-            return _kept(file, size)
+        opened: IO[bytes] = path.open("rb")
+        if isinstance(path, LocalFile) and (size := os.fstat(opened.fileno()).st_size) > SMALL:
+            return opened
+        with opened as file:  # buffered, or hashing and uploading would read it twice from object storage
+            return _buffered(file, size)
+
+
+def _already_open(file: IO[bytes]) -> IO[bytes]:
+    """Return a file that is open already; partially applied, its opener."""
+    return file
 
 
 class ArchiveSource:
-    """The files of a zip or tar archive, which is never unpacked as a whole.
+    """The files of a zip or tar archive, read without extracting it.
 
-    :param label: what the user calls it.
-    :param path: of the archive.
+    :param label: the source as the user wrote it.
+    :param path: the path of the archive.
     """
 
     def __init__(self, label: str, path: Any) -> None:
-        self.label, self._path = label, path
-        self._inside = ""
-        self._small: dict[str, bytes] | None = None
+        self.label = label
+        self._path = path
+        self.invalid_files: dict[str, str] = {}  # always empty: an invalid entry makes the whole archive invalid
+        self._prefix = ""
+        self._cache: dict[str, bytes] | None = None
 
     def files(self) -> list[File]:
-        """Return all files in the archive's order; a folder that holds all of them is no part of their names."""
+        """Return all files in archive order. A top-level folder that contains all others is removed from the names."""
         with self._opened() as archive:
-            entries = archive.entries()
-        tops = {entry.name.partition("/")[0] for entry in entries}
-        nested = all(entry.name.count("/") > 1 for entry in entries)
-        self._inside = f"{tops.pop()}/" if len(tops) == 1 and nested else ""
-        return [File(entry.name.removeprefix(self._inside), entry.size) for entry in entries]
+            entries = [entry for entry in archive.entries() if not is_ignored(entry.name)]
+        top_folders = {entry.name.partition("/")[0] for entry in entries}
+        all_nested = all(entry.name.count("/") > 1 for entry in entries)
+        self._prefix = f"{top_folders.pop()}/" if len(top_folders) == 1 and all_nested else ""
+        return [File(entry.name.removeprefix(self._prefix), entry.size) for entry in entries]
 
     def read(self, name: str) -> bytes:
-        """Return a small file's content. All that may be asked for is read in one pass, the first time."""
-        if self._small is None:
-            self._small = self._read(None)
-        found = self._small.get(self._inside + name)
-        return self._read({self._inside + name})[self._inside + name] if found is None else found
+        """Return the content of a small file. The first call caches all small files in one pass."""
+        if self._cache is None:
+            self._cache = self._read(None)
+        path = self._prefix + name
+        content = self._cache.get(path)
+        return self._read({path})[path] if content is None else content
 
-    def walk(self, wanted: Collection[str]) -> Iterator[tuple[str, Opener]]:
-        """Yield the wanted files in the archive's order, each unpacked."""
-        self._small = None
+    def walk(self, names: Collection[str]) -> Iterator[tuple[str, Opener]]:
+        """Yield the files with these names in archive order, decompressed."""
+        self._cache = None
         with self._opened() as archive:
-            for entry, file in archive.walk({self._inside + name for name in wanted}):
-                kept = _kept(file, entry.size)
-                yield entry.name.removeprefix(self._inside), lambda kept=kept: kept  # type: ignore[misc]  # same
+            for entry, file in archive.walk({self._prefix + name for name in names}):
+                yield entry.name.removeprefix(self._prefix), partial(_already_open, _buffered(file, entry.size))
 
-    def _read(self, wanted: Collection[str] | None) -> dict[str, bytes]:
-        """Return the files that are *wanted*; ``None``: small ones that are no images, as many as memory shall hold."""
-        found, room = {}, MOST_HELD
+    def _read(self, paths: Collection[str] | None) -> dict[str, bytes]:
+        """Return the content of *paths*; for ``None``, that of small files other than images, up to the cache size."""
+        contents = {}
+        remaining = CACHE_SIZE
         with self._opened() as archive:
-            for entry, file in archive.walk(wanted):
-                if wanted is not None or (entry.size <= min(SMALL, room) and not looks_like_image(entry.name)):
-                    found[entry.name] = file.read()
-                    room -= entry.size
-        return found
+            for entry, file in archive.walk(paths):
+                if paths is not None or (entry.size <= min(SMALL, remaining) and not looks_like_image(entry.name)):
+                    contents[entry.name] = file.read()
+                    remaining -= entry.size
+        return contents
 
     @contextmanager
     def _opened(self) -> Iterator[Archive]:
@@ -150,82 +189,77 @@ class ArchiveSource:
             yield archive
 
 
-def source_of(source: Any, path_of: Callable[[str], Any] = Path) -> Source:
-    """Return what a user means by *source*.
+def open_source(source: Any, parse_path: Callable[[str], Any] = Path) -> Source:
+    """Return the source of images that an argument of the user denotes.
 
-    :param source: a folder, a pattern (``*``, ``?``, ``[...]``, ``**`` for folders below), a zip or tar archive, or a
-        list of files; as text or as path objects, of this machine or of object storage.
-    :param path_of: makes a path object of text.
-    :raises OsaiArgumentError: if it is nothing of that, or nothing is there.
+    :param source: a folder, a pattern (``*``, ``?``, ``[...]``, and ``**`` for nested folders), a zip or tar archive,
+        or a list of files; text or path objects, local or in object storage.
+        Local links are followed if their target is below the folder, below the part of the pattern before the first
+        wildcard, or, for a file in a list, below the folder that contains the link. The source itself may be a link.
+    :param parse_path: converts text to a path object.
+    :raises OsaiArgumentError: if the source is none of these, or does not exist.
     """
     if isinstance(source, (list, tuple, set, frozenset)):
-        return _listed([path_of(one) if isinstance(one, str) else one for one in source])
+        return _from_list([as_local(parse_path(item) if isinstance(item, str) else item) for item in source])
     label = str(source)
     if isinstance(source, str) and WILDCARDS & set(source):
-        return _matching(source, path_of)
-    path = path_of(source) if isinstance(source, str) else source
+        return _from_pattern(source, parse_path)
+    path = as_local(parse_path(source) if isinstance(source, str) else source)
     if path.is_dir():
-        return PathSource(label, dict(_below(path)))
+        if hasattr(path, "fs"):
+            return PathSource(label, dict(_from_storage(path, path.fs.find(path.path, detail=True))))
+        listing = list_folder(path)
+        return PathSource(label, listing.files, listing.invalid_files)
     if not path.exists():
-        raise OsaiArgumentError(f"source = {label!r}: it does not exist")
+        raise OsaiArgumentError(f"source = {label!r}: does not exist")
     if is_archive(path.name):
         return ArchiveSource(label, path)
-    msg = f"source = {label!r}: it is a file; a folder, a pattern, a list of files, or a zip or tar archive is needed"
+    msg = f"source = {label!r}: is a file; use a folder, a pattern, a list of files, or a zip or tar archive"
     raise OsaiArgumentError(msg)
 
 
-def _listed(paths: list[Any]) -> Source:
+def _from_list(paths: list[Any]) -> Source:
     missing = [str(path) for path in paths if not path.is_file()]
     if missing or not paths:
-        what = f"these are no files: {', '.join(missing[:5])}" if missing else "the list is empty"
-        raise OsaiArgumentError(f"source = a list of {len(paths)} files: {what}")
+        reason = f"not files: {', '.join(missing[:5])}" if missing else "the list is empty"
+        raise OsaiArgumentError(f"source = a list of {len(paths)} files: {reason}")
     folders = [PurePosixPath(path.parent.as_posix()).parts for path in paths]
-    shared = next(
+    common_parts = next(
         (n for n, parts in enumerate(zip(*folders, strict=False)) if len(set(parts)) > 1), min(map(len, folders))
     )
-    sized = {
-        "/".join((*folder[shared:], path.name)): (path, path.stat().st_size)
-        for folder, path in zip(folders, paths, strict=True)
-    }
-    return PathSource(f"a list of {len(paths)} files", sized)
+    by_name = {"/".join((*folder[common_parts:], path.name)): path for folder, path in zip(folders, paths, strict=True)}
+    listing = list_files((name, path) for name, path in by_name.items() if not hasattr(path, "fs"))
+    remote = {name: (path, path.stat().st_size) for name, path in by_name.items() if hasattr(path, "fs")}
+    return PathSource(f"a list of {len(paths)} files", {**listing.files, **remote}, listing.invalid_files)
 
 
-def _matching(pattern: str, path_of: Callable[[str], Any]) -> Source:
-    head = pattern[: min(pattern.index(sign) for sign in WILDCARDS & set(pattern))].rpartition("/")[0]
-    root = path_of(head or ("/" if pattern.startswith("/") else "."))
-    rest = pattern.removeprefix(head).lstrip("/")
+def _from_pattern(pattern: str, parse_path: Callable[[str], Any]) -> Source:
+    folder = pattern[: min(pattern.index(wildcard) for wildcard in WILDCARDS & set(pattern))].rpartition("/")[0]
+    root = as_local(parse_path(folder or ("/" if pattern.startswith("/") else ".")))
+    relative = pattern.removeprefix(folder).lstrip("/")
     if storage := getattr(root, "fs", None):
-        found = storage.glob(f"{root.path.rstrip('/')}/{rest}", detail=True)
-        return PathSource(pattern, dict(_stored(root, found)))
-    paths = (path for path in root.glob(rest) if path.is_file())
-    return PathSource(pattern, {path.relative_to(root).as_posix(): (path, path.stat().st_size) for path in paths})
+        matches = storage.glob(f"{root.path.rstrip('/')}/{relative}", detail=True)
+        return PathSource(pattern, dict(_from_storage(root, matches)))
+    listing = list_matches(root, relative)
+    return PathSource(pattern, listing.files, listing.invalid_files)
 
 
-def _below(folder: Any) -> Iterable[tuple[str, tuple[Any, int]]]:
-    if storage := getattr(folder, "fs", None):
-        yield from _stored(folder, storage.find(folder.path, detail=True))
-        return
-    seen = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        seen.add(os.path.realpath(place))
-        folders[:] = [name for name in folders if os.path.realpath(Path(place, name)) not in seen]
-        for name in names:
-            path = Path(place, name)
-            if path.is_file():
-                yield path.relative_to(folder).as_posix(), (path, path.stat().st_size)
-
-
-def _stored(root: Any, found: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[str, tuple[Any, int]]]:
-    """Yield what object storage says of its files: with one request for all of them, not one for each."""
-    for path, info in found.items():
+def _from_storage(root: Any, infos: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[str, tuple[Any, int]]]:
+    """Yield the paths and sizes in a listing of object storage, which takes one request instead of one per file."""
+    for path, info in infos.items():
         name = path.removeprefix(root.path.rstrip("/")).lstrip("/")
         if info.get("type") == "file" and name:
             yield name, (root / name, int(info.get("size") or 0))
 
 
-def _kept(file: IO[bytes], size: int) -> IO[bytes]:
-    """Return a file of its own that holds what *file* does: in memory if it is small, on disk otherwise."""
-    kept = cast("IO[bytes]", io.BytesIO() if size <= SMALL else tempfile.TemporaryFile())  # noqa: SIM115 - who sends it closes it
-    shutil.copyfileobj(file, kept, 256 * 2**10)
-    kept.seek(0)
-    return kept
+def _printable(name: str) -> str:
+    """Return the name, with backslash escapes for bytes that are not valid Unicode."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _buffered(file: IO[bytes], size: int) -> IO[bytes]:
+    """Return a copy of *file*: in memory if it is small, otherwise in a temporary file."""
+    copy = cast("IO[bytes]", io.BytesIO() if size <= SMALL else tempfile.TemporaryFile())  # noqa: SIM115 - the caller closes it
+    shutil.copyfileobj(file, copy, 256 * 2**10)
+    copy.seek(0)
+    return copy

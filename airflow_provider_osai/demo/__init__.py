@@ -1,4 +1,4 @@
-"""The demo: a whole Airflow on a temporary home, handwritten digits as images, and the story that `make demo` tells.
+"""The demo that `make demo` runs: a complete Airflow with a temporary home, the sandbox, and images of digits.
 
-May live here: what starts and drives Airflow from outside, over its REST API. May not: what a user's Dag needs.
+This package starts Airflow and controls it from outside, over its REST API. It has nothing that a user's Dag needs.
 """

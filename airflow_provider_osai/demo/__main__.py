@@ -1,4 +1,4 @@
-"""``python -m airflow_provider_osai.demo [--keep]``."""
+"""``osai-airflow demo``: run the demo."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from airflow_provider_osai.demo.story import tell
+from airflow_provider_osai.demo.scenario import run_demo
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the demo and return its exit code: 0 only if its runs succeeded, with the right verdicts and a good model."""
+    """Run the demo and return its exit code: 0 if all Dag runs and the gate's decisions were as expected."""
     parser = argparse.ArgumentParser(
         prog="osai-airflow demo",
-        description="Three weeks of retraining on handwritten digits: a whole Airflow against a local OSAI.",
+        description="Three weeks of retraining on handwritten digits, in a complete local Airflow with the sandbox.",
     )
-    parser.add_argument("--keep", action="store_true", help="leave Airflow running to look around, until Ctrl-C")
-    given = parser.parse_args(arguments)
-    # An end from outside is to tidy up as Ctrl-C does.
+    parser.add_argument("--keep", action="store_true", help="keep Airflow running afterwards, until Ctrl-C")
+    options = parser.parse_args(arguments)
+    # So that SIGTERM cleans up like Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        return tell(keep=given.keep)
+        return run_demo(keep=options.keep)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

@@ -1,4 +1,4 @@
-"""Real images without a download: the handwritten digits that scikit-learn brings along."""
+"""Write the handwritten digits of scikit-learn as image files: sample data without a download."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from pathlib import Path
 
 __all__ = ["main", "write_digits"]
 
-BRIGHTEST = 16
-"""The digits' pixels go from 0 to 16."""
+MAX_LEVEL = 16
+"""Pixels of the digits have levels from 0 to 16."""
 
 
 def write_digits(folder: Path, limit: int | None = None) -> int:
-    """Write the digits as grey PNG files of 8 x 8 pixels into sub-folders ``0`` to ``9``, and return how many.
+    """Write the digits as grey PNG files of 8 x 8 pixels into subfolders ``0`` to ``9``; return the number of files.
 
-    :param folder: made if it is missing.
-    :param limit: the first so many only; ``None``: all 1,797. The digits take turns, so a few hold all ten.
+    :param folder: created if it does not exist.
+    :param limit: maximum number of images; ``None``: all 1,797. The digits alternate, so a few images have all ten.
     """
-    # Here, because both are of the extra "sandbox" and take a second to import.
-    from PIL import Image  # noqa: PLC0415
-    from sklearn.datasets import load_digits  # noqa: PLC0415
+    # Not at the top: both belong to the extra "sandbox" and take a second to import.
+    from PIL import Image
+    from sklearn.datasets import load_digits
 
     digits = load_digits()
-    pixels = (digits.images * (255 / BRIGHTEST)).round().astype("uint8")
+    pixels = (digits.images * (255 / MAX_LEVEL)).round().astype("uint8")
     written = 0
     for number, (image, digit) in enumerate(zip(pixels[:limit], digits.target[:limit], strict=True)):
         category = folder / str(digit)
@@ -35,10 +35,16 @@ def write_digits(folder: Path, limit: int | None = None) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write digits into a folder, and say how many."""
+    """Write digits into a folder, and print the number of images."""
     parser = argparse.ArgumentParser(prog="osai-airflow digits", description=__doc__)
-    parser.add_argument("folder", type=Path, help="gets a sub-folder for each digit; made if it is missing")
-    parser.add_argument("--limit", type=int, help="so many images only; without it, all 1,797")
-    given = parser.parse_args(arguments)
-    sys.stdout.write(f"{write_digits(given.folder, given.limit)} images in {given.folder}\n")
+    parser.add_argument("folder", type=Path, help="folder for one subfolder per digit; created if it does not exist")
+    parser.add_argument("--limit", type=_count, help="maximum number of images, default: all 1,797")
+    options = parser.parse_args(arguments)
+    sys.stdout.write(f"{write_digits(options.folder, options.limit)} images in {options.folder}\n")
     return 0
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, 1 or more")
+    return int(text)

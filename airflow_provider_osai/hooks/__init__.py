@@ -1,4 +1,4 @@
-"""Airflow's connections made into clients.
+"""Hooks that create OSAI clients from Airflow connections.
 
-May live here: hooks. May not: waiting, jobs' behaviour, operators.
+Allowed here: hooks, the shared client, and the deployment's secret. Not allowed: waiting, job logic, operators.
 """

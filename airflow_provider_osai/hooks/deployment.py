@@ -1,54 +1,83 @@
-"""Which Airflow deployment this is: a random secret in an Airflow variable, made at the first job."""
+"""The secret that identifies an Airflow deployment: random, in an Airflow variable, created at the first job."""
 
 from __future__ import annotations
 
 import secrets
+import sys
 import time
 from typing import Final
 
 from airflow.providers.common.compat.sdk import Variable, mask_secret
 
-from airflow_provider_osai.api.errors import OsaiUnreachable
-from airflow_provider_osai.jobs.reference import Deployment
+from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiUnreachable
+from airflow_provider_osai.jobs.idempotency import Deployment
 
-__all__ = ["VARIABLE", "load_deployment"]
+__all__ = ["VARIABLE", "deployment_in_database", "load_deployment"]
 
 VARIABLE: Final = "osai_deployment_secret"
-"""The variable's name; Airflow masks the values of names that hold "secret"."""
+"""The variable's key; Airflow masks the values of keys that contain "secret"."""
 DESCRIPTION: Final = (
-    "Signs the idempotency keys of OSAI jobs, so that this Airflow tells its own jobs from those of others. Made by "
-    "airflow-provider-osai. While jobs run, do not change or delete it."
+    "Signs the idempotency keys of OSAI jobs, so that this Airflow can tell its own jobs from those of others. Created "
+    "by airflow-provider-osai. Do not change or delete it while jobs are running."
 )
-SETTLING: Final = 1.0
-"""Seconds after which the first worker of a deployment reads again what several may have written at once."""
+WRITE_RACE_PAUSE: Final = 1.0
+"""Seconds before the new secret is read back, because several workers may have written one at the same time."""
 
 
 def load_deployment(name: str | None = None) -> Deployment:
-    """Return this deployment. Each metadata database has a secret of its own, which survives restarts and upgrades.
+    """Return this deployment, and create its secret if there is none.
+
+    The secret belongs to the metadata database and survives restarts and upgrades.
 
     :param name: the connection's extra ``deployment``.
-    :raises OsaiUnreachable: if Airflow does not tell the variable now.
+    :raises OsaiUnreachable: if the variable cannot be read or written now.
     """
     try:
         secret = Variable.get(VARIABLE, None)
         if not secret:
             Variable.set(VARIABLE, secrets.token_hex(16), DESCRIPTION)
-            time.sleep(SETTLING)
+            time.sleep(WRITE_RACE_PAUSE)
             secret = Variable.get(VARIABLE, None)
     except Exception as error:
         if not _runs_in_airflow():
             return Deployment("", name or "")
         msg = (
-            f"Airflow does not tell its variable {VARIABLE} ({type(error).__name__}), without which no job is submitted"
+            f"Cannot read or write Airflow's variable {VARIABLE} ({type(error).__name__}); no job is submitted "
+            "without it"
         )
-        raise OsaiUnreachable(msg, sent=False) from error
+        raise OsaiUnreachable(msg, may_have_been_processed=False) from error
     mask_secret(secret)
     return Deployment(str(secret or ""), name or "")
 
 
-def _runs_in_airflow() -> bool:
-    """Whether a supervisor watches this process, as that of each real task is."""
-    import sys  # noqa: PLC0415
+def deployment_in_database(name: str | None = None, *, create: bool = False) -> Deployment | None:
+    """Return this Airflow's deployment; ``None`` if it has no secret yet because it has submitted no job.
 
+    :param name: the connection's extra ``deployment``.
+    :param create: create the secret if there is none, as the first job would.
+    :raises sqlalchemy.exc.SQLAlchemyError: if the database cannot be read.
+    :raises OsaiArgumentError: if the variable's value cannot be decrypted.
+    """
+    # Imported here because only the API server and the command line can access the database.
+    from airflow.models.variable import Variable
+    from airflow.utils.session import create_session
+    from sqlalchemy import select
+
+    # get_variable_from_secrets() does not distinguish an unreachable database from a missing variable.
+    with create_session() as session:
+        exists = session.execute(select(Variable.id).where(Variable.key == VARIABLE)).first() is not None
+    secret = Variable.get_variable_from_secrets(VARIABLE)
+    if exists and not secret:
+        msg = f"Cannot decrypt Airflow's variable {VARIABLE}. Use the same [core] fernet_key as the other components"
+        raise OsaiArgumentError(msg)
+    if not secret and create:
+        Variable.set(VARIABLE, secrets.token_hex(16), DESCRIPTION)
+        secret = Variable.get_variable_from_secrets(VARIABLE)
+    return Deployment(secret, name or "") if secret else None
+
+
+def _runs_in_airflow() -> bool:
+    """Return whether this process has a supervisor, as every task process of Airflow has."""
+    # Not a public API. In Airflow 3.1 to 3.3, the task runner has its channel to the supervisor here.
     runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     return getattr(runner, "SUPERVISOR_COMMS", None) is not None

@@ -1,4 +1,4 @@
-"""The connection's form for Airflow 3.1, which does not read it from the provider's description as newer ones do."""
+"""The connection form for Airflow 3.1, which does not read it from the provider metadata as newer versions do."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ __all__ = ["field_behaviour", "form_widgets"]
 
 
 def form_widgets() -> dict[str, Any]:
-    """Return a form field for each extra field of the description."""
-    # Airflow has these, or stands in for them while it asks.
-    from wtforms import IntegerField, PasswordField, StringField  # noqa: PLC0415
-    from wtforms.validators import Optional, any_of  # noqa: PLC0415
+    """Return a form field for each extra field in the provider metadata."""
+    # Airflow has these modules, or replaces them with stubs while it calls this.
+    from wtforms import IntegerField, PasswordField, StringField
+    from wtforms.validators import Optional, any_of
 
     widgets = {}
     for name, field in _connection_type()["conn-fields"].items():
         schema = field["schema"]
-        kind = PasswordField if schema.get("format") == "password" else StringField
-        kind = IntegerField if "number" in schema["type"] else kind
-        rules = [Optional(), *([any_of(schema["enum"])] if "enum" in schema else [])]
-        widgets[name] = kind(field["label"], rules, description=field["description"], default=schema.get("default"))
+        field_class = PasswordField if schema.get("format") == "password" else StringField
+        field_class = IntegerField if "number" in schema["type"] else field_class
+        validators = [Optional(), *([any_of(schema["enum"])] if "enum" in schema else [])]
+        widgets[name] = field_class(
+            field["label"], validators, description=field["description"], default=schema.get("default")
+        )
     return widgets
 
 
 def field_behaviour() -> dict[str, Any]:
-    """Return what the description says of the standard fields, under the keys of old."""
+    """Return the behaviour of the standard fields in the provider metadata, with the underscore keys of Airflow 3.1."""
     return {name.replace("-", "_"): value for name, value in _connection_type()["ui-field-behaviour"].items()}
 
 

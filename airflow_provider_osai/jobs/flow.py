@@ -1,7 +1,7 @@
-"""What a flow is, and the two drivers that run one: :func:`run` blocks a worker, :func:`arun` awaits in the triggerer.
+"""Flows, and the two drivers that run them: :func:`run` blocks a worker, :func:`arun` awaits in the triggerer.
 
-A flow is a generator. It yields what it needs, a :class:`Call` or a :class:`Sleep`, and is sent the answer or thrown
-the error. It does no I/O and reads no clock of its own, so one definition serves both drivers and is tested by hand.
+A flow is a generator. It yields a :class:`Call` or a :class:`Sleep`; the driver sends the response back into it, or
+throws the error. It does no I/O, so one definition serves both drivers and tests can drive it without a server.
 """
 
 from __future__ import annotations
@@ -22,34 +22,37 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Sleep:
-    """Let *seconds* pass.
+    """Pause the flow.
 
-    :param seconds: how long.
-    :param early: by how much it may be less, so that who waits for the like can go on together.
+    :param seconds: the duration.
+    :param tolerance: seconds by which the pause may be shorter, so that flows with similar requests share a batch.
     """
 
     seconds: float
-    early: float = 0.0
+    tolerance: float = 0.0
 
 
 Flow: TypeAlias = Generator[Call[Any] | Sleep, Any, T]
 
 
 def run(flow: Flow[T], send: Callable[[Call[Any]], Any], sleep: Callable[[float], object] = time.sleep) -> T:
-    """Run *flow* to its end and return its value.
+    """Run *flow* to its end and return its result.
 
-    Whatever *send* or *sleep* raises is thrown into the flow, interrupts included, so that it can still put things in
-    order (finish an upload) before they go on.
+    Whatever *send* or *sleep* raises is thrown into the flow, interrupts included, so that it can clean up before it
+    re-raises.
+
+    :param send: sends a call and returns its result.
+    :param sleep: pauses for a number of seconds.
     """
     move: Callable[[], Call[Any] | Sleep] = partial(next, flow)
     while True:
         try:
             step = move()
         except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # StopIteration does not know its generator's type
+            return end.value  # type: ignore[no-any-return]  # StopIteration is not generic
         try:
             answer = sleep(step.seconds) if isinstance(step, Sleep) else send(step)
-        except BaseException as error:  # noqa: BLE001 - it is the flow's to handle or to pass on
+        except BaseException as error:  # the flow handles it or re-raises it
             move = partial(flow.throw, error)
         else:
             move = partial(flow.send, answer)
@@ -60,16 +63,16 @@ async def arun(
     send: Callable[[Call[Any]], Awaitable[Any]],
     sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> T:
-    """Do the same as :func:`run` on an event loop; a cancellation passes through the flow and goes on."""
+    """Run *flow* as :func:`run` does, on an event loop. A cancellation is thrown into the flow, and re-raised."""
     move: Callable[[], Call[Any] | Sleep] = partial(next, flow)
     while True:
         try:
             step = move()
         except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]  # StopIteration does not know its generator's type
+            return end.value  # type: ignore[no-any-return]  # StopIteration is not generic
         try:
             answer = await (sleep(step.seconds) if isinstance(step, Sleep) else send(step))
-        except BaseException as error:  # noqa: BLE001 - it is the flow's to handle or to pass on
+        except BaseException as error:  # the flow handles it or re-raises it
             move = partial(flow.throw, error)
         else:
             move = partial(flow.send, answer)

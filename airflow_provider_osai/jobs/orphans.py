@@ -1,7 +1,7 @@
-"""The second line: jobs that live at OSAI although no task wants them any more, found and cancelled.
+"""Finds and cancels orphaned jobs: live OSAI jobs that no task wants any more.
 
-The live jobs of this deployment, known by their idempotency keys, are compared with what Airflow says of their tasks.
-An operator does that through the Task SDK, and a command through Airflow's database.
+The live jobs of this deployment, recognised by their idempotency keys, are compared with the state of their tasks in
+Airflow. The operator reads that through the Task SDK, the command from Airflow's database.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypedDict, TypeVar
 
-from airflow_provider_osai.api.calls import Call, Calls
+from airflow_provider_osai.api.calls import Call, OsaiApi
 from airflow_provider_osai.api.errors import (
     OsaiContractError,
     OsaiError,
@@ -22,39 +22,48 @@ from airflow_provider_osai.api.errors import (
 )
 from airflow_provider_osai.api.models import Job, JobKind
 from airflow_provider_osai.jobs.flow import run
-from airflow_provider_osai.jobs.lifecycle import cancel, look
-from airflow_provider_osai.jobs.reference import Bond, Deployment, JobKey, Owner
-from airflow_provider_osai.jobs.wanted import RETURNED, KnownJob, Tasks, Verdict, Want, job_id_in, judge
+from airflow_provider_osai.jobs.idempotency import Bond, Deployment, JobKey, TaskKey
+from airflow_provider_osai.jobs.lifecycle import cancel, get_job
+from airflow_provider_osai.jobs.wanted import (
+    RETURN_VALUE,
+    KnownJob,
+    Tasks,
+    Wanted,
+    WantedResult,
+    check_wanted,
+    job_id_in,
+)
 
-__all__ = ["Client", "Orphan", "OrphansFound", "Report", "Search"]
+__all__ = ["Client", "Orphan", "OrphanSearch", "OrphansFound", "Report"]
 
 T = TypeVar("T")
 
-OUTAGE: Final = 2
-"""Requests in a row without a usable answer after which OSAI is taken to be unreachable."""
+MAX_CONSECUTIVE_FAILURES: Final = 2
+"""Consecutive requests without a usable response after which OSAI counts as unreachable."""
 
 
 class Client(Protocol):
-    """What is used of an ``OsaiClient``."""
+    """The part of ``OsaiClient`` that the search uses."""
 
     @property
-    def calls(self) -> Calls:
-        """Makes the calls."""
+    def calls(self) -> OsaiApi:
+        """Builds the requests."""
 
     def send(self, call: Call[T]) -> T:
-        """Send one call; raise an OsaiError if no usable answer comes."""
+        """Send one call; raise an OsaiError if there is no usable response."""
 
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A live job that its task does not want, or that may be unwanted.
+    """A live job that its task does not want, or may not want.
 
     :param kind: the job's kind.
-    :param job_id: OSAI's id of it.
+    :param job_id: OSAI's id of the job.
     :param state: the job's state, for instance ``running``.
-    :param dag_id: whose job it is; this, ``task_id``, ``map_index`` and ``run_id`` are ``None`` if that is unknown.
+    :param dag_id: the Dag of the job's task. Like ``task_id``, ``map_index`` and ``run_id``, it is ``None`` if the task
+        is unknown.
     :param map_index: -1 if the task is not mapped.
-    :param reason: why it is not wanted, why that is unknown, or why it could not be cancelled.
+    :param reason: why the job is not wanted, why that is unknown, or why it could not be cancelled.
     """
 
     kind: str
@@ -67,8 +76,8 @@ class Orphan:
     reason: str
 
     @classmethod
-    def of(cls, job: Job, owner: Owner | None, reason: str) -> Orphan:
-        """Return what is reported of *job*."""
+    def from_job(cls, job: Job, owner: TaskKey | None, reason: str) -> Orphan:
+        """Return the report entry for *job*."""
         return cls(
             kind=job.kind.value,
             job_id=job.id,
@@ -82,15 +91,15 @@ class Orphan:
 
     def __str__(self) -> str:
         index = "" if self.map_index in (None, -1) else f"[{self.map_index}]"
-        whose = f"task {self.dag_id}.{self.task_id}{index} in run {self.run_id}" if self.dag_id else "an unknown task"
-        return f"OSAI {self.kind} job {self.job_id} ({self.state}) of {whose}: {self.reason}"
+        task = f"task {self.dag_id}.{self.task_id}{index} in run {self.run_id}" if self.dag_id else "an unknown task"
+        return f"OSAI {self.kind} job {self.job_id} ({self.state}) of {task}: {self.reason}"
 
 
 class OrphansFound(TypedDict):
-    """What the operator returns, and the command prints as JSON.
+    """The operator's return value and the command's JSON output.
 
-    ``orphans``, ``unknown`` and ``not_cancelled`` hold the fields of :class:`Orphan` for each job; ``cancelled`` holds
-    ids. See :class:`Report`.
+    ``orphans``, ``unknown`` and ``not_cancelled`` contain the fields of :class:`Orphan` for each job; ``cancelled``
+    contains ids. See :class:`Report`.
     """
 
     action: str
@@ -104,22 +113,23 @@ class OrphansFound(TypedDict):
 
 @dataclass(slots=True)
 class Report:
-    """What a search has found and done.
+    """The results of a search.
 
-    :param checked: live jobs of this deployment that were compared with their tasks.
-    :param others: live jobs that were left alone: of other deployments or Dags, by hand, or with keys of version 0.1.
-    :param young: live jobs of this deployment within their grace time.
-    :param orphans: those that no task wants.
-    :param cancelled: ids of the orphans that were told to stop.
-    :param unknown: jobs that may be wanted or not.
+    :param checked: number of live jobs of this deployment that were compared with their tasks.
+    :param ignored: number of live jobs that were not compared: of other deployments or Dags, submitted by hand, or with
+        keys of version 0.1.
+    :param too_new: number of live jobs of this deployment that are younger than the grace time.
+    :param orphans: jobs that no task wants.
+    :param cancelled: ids of the orphans that OSAI was asked to cancel.
+    :param unknown: jobs that may or may not be wanted.
     :param not_cancelled: orphans that could not be cancelled, with the error as their reason.
-    :param unchecked: kinds whose jobs could not be found at all, and why.
-    :param failures: errors that a later try may not meet.
+    :param unchecked: kinds whose jobs could not be found at all, with the reason.
+    :param failures: the retryable errors that occurred.
     """
 
     checked: int = 0
-    others: int = 0
-    young: int = 0
+    ignored: int = 0
+    too_new: int = 0
     orphans: list[Orphan] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     unknown: list[Orphan] = field(default_factory=list)
@@ -128,47 +138,47 @@ class Report:
     failures: list[OsaiError] = field(default_factory=list)
 
     def found(self, action: str, most: int | None = None) -> OrphansFound:
-        """Return the report as it is handed on.
+        """Return the report as plain JSON.
 
-        :param most: entries of each list; ``None``: all.
+        :param most: maximum number of entries in each list; ``None``: no limit.
         """
         return OrphansFound(
             action=action,
             checked=self.checked,
-            orphans=[asdict(one) for one in self.orphans[:most]],
+            orphans=[asdict(orphan) for orphan in self.orphans[:most]],
             cancelled=self.cancelled[:most],
-            unknown=[asdict(one) for one in self.unknown[:most]],
-            not_cancelled=[asdict(one) for one in self.not_cancelled[:most]],
+            unknown=[asdict(orphan) for orphan in self.unknown[:most]],
+            not_cancelled=[asdict(orphan) for orphan in self.not_cancelled[:most]],
             unchecked_kinds=[kind.value for kind in self.unchecked],
         )
 
     def summary(self) -> str:
-        """Return the report in one line."""
-        kinds = f"; not checked: {', '.join(sorted(self.unchecked))}" if self.unchecked else ""
+        """Return the report as one line of text."""
+        kinds = f". Kinds not checked: {', '.join(sorted(self.unchecked))}" if self.unchecked else ""
         return (
             f"{self.checked} live OSAI jobs of this Airflow compared with their tasks: {len(self.orphans)} orphaned, "
-            f"{len(self.cancelled)} cancelled, {len(self.not_cancelled)} not to be cancelled, {len(self.unknown)} "
-            f"unknown. Left alone: {self.young} younger than the grace time, {self.others} of others{kinds}"
+            f"{len(self.cancelled)} cancelled, {len(self.not_cancelled)} could not be cancelled, {len(self.unknown)} "
+            f"unknown. Ignored: {self.too_new} younger than the grace time, {self.ignored} of other origin{kinds}"
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
     job: Job
-    owner: Owner
+    owner: TaskKey
     bond: Bond
 
 
-class Search:
-    """Compares live jobs with the tasks that want them.
+class OrphanSearch:
+    """Searches the live jobs of an account for those that no task wants.
 
-    :param client: of the account whose jobs are listed.
-    :param deployment: the Airflow deployment whose jobs are looked for.
-    :param tasks: what Airflow says.
-    :param grace: seconds; a job that OSAI made less than that ago is left alone.
-    :param dag_ids: only jobs of these Dags; ``None``: of all.
-    :param note: called with a message for the log, for each orphan and whatever else an operator should know.
-    :param clock: the time now, in seconds since the epoch.
+    :param client: client of the account whose jobs are listed.
+    :param deployment: the Airflow deployment whose jobs are searched for.
+    :param tasks: looks up tasks in Airflow.
+    :param grace: minimum age in seconds; younger jobs are ignored.
+    :param dag_ids: search only for jobs of these Dags; ``None``: of all.
+    :param log: called with messages for the log, among them one for each orphan.
+    :param clock: returns the current time in seconds since the epoch.
     """
 
     def __init__(
@@ -179,7 +189,7 @@ class Search:
         *,
         grace: float = 600.0,
         dag_ids: Collection[str] | None = None,
-        note: Callable[[str], object] = lambda _: None,
+        log: Callable[[str], object] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.report = Report()
@@ -188,199 +198,209 @@ class Search:
         self._tasks = tasks
         self._grace = grace
         self._dag_ids = dag_ids
-        self._note = note
+        self._log = log
         self._clock = clock
         self._listed: dict[tuple[JobKind, str], Job] = {}
-        self._in_a_row = 0
+        self._consecutive_failures = 0
 
     def run(self, kinds: Sequence[JobKind] = tuple(JobKind), *, cancels: bool = False) -> Report:
-        """Look for orphans among the live jobs of *kinds*.
+        """OrphanSearch for orphans among the live jobs of *kinds*.
 
-        :param cancels: whether orphans are cancelled. Right before, Airflow is asked again, and the job is read.
-        :raises OsaiUnreachable: if OSAI gives no usable answer twice in a row while jobs are looked for.
-        :raises OsaiAuthError: if the access token is refused.
+        :param cancels: whether to cancel orphans. Right before, the task and the job are read again.
+        :raises OsaiUnreachable: if two consecutive requests get no usable response while jobs are searched for.
+        :raises OsaiAuthError: if the access token is rejected.
         """
         candidates = self._candidates(kinds)
-        found = [(one, verdict) for one in candidates if (verdict := self._unwanted(one)) is not None]
-        self._in_a_row = 0
-        for one, verdict in found:
+        orphans = [(candidate, result) for candidate in candidates if (result := self._unwanted(candidate)) is not None]
+        self._consecutive_failures = 0
+        for candidate, result in orphans:
+            job, owner = candidate.job, candidate.owner
             if not cancels:
-                self._say(self.report.orphans, one.job, one.owner, verdict.reason, "not cancelled, only reported")
-            elif self._in_a_row >= OUTAGE:
-                untried = "not tried, since OSAI is unreachable"
-                self._say(self.report.orphans, one.job, one.owner, verdict.reason, untried)
-                self.report.not_cancelled.append(Orphan.of(one.job, one.owner, untried))
-            elif (still := self._unwanted(one, again=True)) is not None:
-                self._cancel(one, still.reason)
+                self._report(self.report.orphans, job, owner, result.reason, "not cancelled, only reported")
+            elif self._consecutive_failures >= MAX_CONSECUTIVE_FAILURES:
+                outcome = "not cancelled, since OSAI is unreachable"
+                self._report(self.report.orphans, job, owner, result.reason, outcome)
+                self.report.not_cancelled.append(Orphan.from_job(job, owner, outcome))
+            elif (recheck := self._unwanted(candidate, again=True)) is not None:
+                self._cancel(candidate, recheck.reason)
         return self.report
 
     def _candidates(self, kinds: Sequence[JobKind]) -> list[_Candidate]:
-        """Return the live jobs of this deployment that are old enough, with their tasks."""
-        found: list[_Candidate] = []
+        """Return the live jobs of this deployment that are older than the grace time, with their tasks."""
+        candidates: list[_Candidate] = []
         unlisted: dict[JobKind, str] = {}
         for kind in kinds:
             try:
-                found += self._from_list(kind)
+                candidates += self._from_list(kind)
             except (OsaiContractError, OsaiRequestError) as error:
                 unlisted[kind] = str(error)
             except OsaiUnreachable as error:
-                self._bear(error, f"The {kind} jobs could not be listed and are not checked")
+                self._tolerate(error, f"Listing the {kind} jobs failed; they are not checked")
                 self.report.unchecked[kind] = str(error)
                 continue
-            self._in_a_row = 0
-        return found + self._from_airflow(unlisted) if unlisted else found
+            self._consecutive_failures = 0
+        return candidates + self._from_airflow(unlisted) if unlisted else candidates
 
-    def _bear(self, error: OsaiUnreachable, message: str) -> None:
-        """Go on after one request without a usable answer; raise the error of the second in a row."""
-        self._in_a_row += 1
-        if self._in_a_row >= OUTAGE:
+    def _tolerate(self, error: OsaiUnreachable, message: str) -> None:
+        """Log and record *error*; raise it if the previous request failed too."""
+        self._consecutive_failures += 1
+        if self._consecutive_failures >= MAX_CONSECUTIVE_FAILURES:
             raise error
         self.report.failures.append(error)
-        self._note(f"{message}: {error}")
+        self._log(f"{message}: {error}")
 
     def _from_list(self, kind: JobKind) -> list[_Candidate]:
         jobs = self._client.send(self._client.calls.list_all_jobs(kind))
         live = [job for job in jobs if not job.is_terminal]
         if live and all(job.reference is None for job in jobs):
-            msg = f"{kind}.list: none of {len(jobs)} jobs shows a reference. If yours have one, bind it in 'response'"
+            msg = (
+                f"{kind}.list: none of {len(jobs)} jobs has a reference. If OSAI returns it in another field, name the "
+                "field in 'response' of the connection's contract"
+            )
             raise OsaiContractError(msg)
         self._listed |= {(kind, job.id): job for job in jobs}
-        return [one for job in live if (one := self._ours(job)) is not None]
+        return [candidate for job in live if (candidate := self._candidate(job)) is not None]
 
-    def _ours(self, job: Job) -> _Candidate | None:
-        """Return a listed job with its task, unless it is to be left alone."""
+    def _candidate(self, job: Job) -> _Candidate | None:
+        """Return a listed job with its task; ``None`` if the job is ignored."""
         key = JobKey.parse(job.reference)
-        if key is None or key.tag != self._deployment.tag or (key.owner and not key.is_of(self._deployment)):
-            self.report.others += 1
+        if key is None or key.tag != self._deployment.tag or (key.owner and not key.matches(self._deployment)):
+            self.report.ignored += 1
             return None
         owner = key.owner or self._owner_of(key, job)
         if owner is not None and self._dag_ids is not None and owner.dag_id not in self._dag_ids:
-            self.report.others += 1
+            self.report.ignored += 1
             return None
-        if not self._is_counted(job):
+        if not self._is_old_enough(job):
             return None
         if owner is None:
-            reason = "its key leaves out the names of its task, and Airflow does not tell whose it is"
-            self._say(self.report.unknown, job, None, reason, "left alone")
+            reason = "its idempotency key omits the names of its task, which could not be found in Airflow"
+            self._report(self.report.unknown, job, None, reason, "not cancelled")
             return None
         return _Candidate(job, owner, key.bond)
 
-    def _owner_of(self, key: JobKey, job: Job) -> Owner | None:
+    def _owner_of(self, key: JobKey, job: Job) -> TaskKey | None:
         try:
-            return self._tasks.owner_of(key, job.kind, job.id)
-        except Exception:  # noqa: BLE001 - whatever Airflow raises, the owner is unknown
+            return self._tasks.find_owner(key, job.kind, job.id)
+        except Exception:  # whatever Airflow raises, the owner is unknown
             return None
 
     def _from_airflow(self, kinds: dict[JobKind, str]) -> list[_Candidate]:
-        """Return the live jobs of kinds that cannot be listed, as far as Airflow remembers their ids."""
+        """Return the live jobs of kinds that cannot be listed, as far as their ids are recorded in Airflow."""
         names = ", ".join(sorted(kinds))
-        self._note(f"The live jobs of kind {names} cannot be listed: {'; '.join(kinds.values())}")
+        self._log(f"Jobs of kind {names} cannot be listed: {'; '.join(kinds.values())}")
         known = self._tasks.known_jobs(kinds)
         if known is None:
             self.report.unchecked |= kinds
-            self._note(
-                f"Jobs of kind {names} are not checked. Give dag_ids to have the jobs of these Dags read one by one, "
-                "or run 'osai-airflow orphans', which does that for all Dags"
+            self._log(
+                f"Jobs of kind {names} are not checked. Set dag_ids to read the jobs of these Dags one by one, or run "
+                "'osai-airflow orphans', which does so for all Dags"
             )
             return []
-        self._note(
-            f"Jobs of kind {names}: works from what Airflow still knows, the latest job of each task that has ended. "
-            "Jobs of deleted runs and Dags, and earlier jobs of a task, are not among them"
+        self._log(
+            f"Jobs of kind {names} are read one by one: the latest job of each ended task in Airflow. Jobs of deleted "
+            "runs and Dags, and earlier jobs of a task, are not checked"
         )
-        found: list[_Candidate] = []
-        self._in_a_row = 0
-        for one in known:
-            failed = f"OSAI {one.kind} job {one.job_id} could not be read and is not checked"
+        candidates: list[_Candidate] = []
+        self._consecutive_failures = 0
+        for known_job in known:
+            message = f"Reading OSAI {known_job.kind} job {known_job.job_id} failed; it is not checked"
             try:
-                found += self._read(one)
+                candidates += self._read(known_job)
             except OsaiUnreachable as error:
-                self._bear(error, failed)
+                self._tolerate(error, message)
                 continue
             except OsaiJobLost:
-                pass  # it is gone
+                pass  # OSAI no longer has it
             except (OsaiContractError, OsaiRequestError) as error:
-                self._note(f"{failed}: {error}")
-            self._in_a_row = 0
-        return found
+                self._log(f"{message}: {error}")
+            self._consecutive_failures = 0
+        return candidates
 
     def _read(self, known: KnownJob) -> list[_Candidate]:
-        """Return a job that Airflow remembers, unless it has ended or is to be left alone."""
+        """Read a job that is recorded in Airflow; return it unless it has ended or is ignored."""
         owner = known.owner
         if self._has_returned(known):
             return []
-        job = run(look(self._client.calls, known.kind, known.job_id), self._client.send)
+        job = run(get_job(self._client.calls, known.kind, known.job_id), self._client.send)
         if job.is_terminal:
             return []
         key = JobKey.parse(job.reference)
-        if job.reference is not None and (key is None or not key.is_of(self._deployment, owner)):
-            self.report.others += 1
+        if job.reference is not None and (key is None or not key.matches(self._deployment, owner)):
+            self.report.ignored += 1
             return []
         if key is None:
-            told = f"It is taken for that of task {owner.dag_id}.{owner.task_id}, which has told of it"
-            self._note(f"OSAI {job.kind} job {job.id} shows no reference. {told}")
-        unsaid = Bond.RENTS if known.kind is JobKind.DEVICE_RENTAL else Bond.SUBMITS
-        return [_Candidate(job, owner, key.bond if key else unsaid)] if self._is_counted(job) else []
+            self._log(
+                f"OSAI {job.kind} job {job.id} has no reference. It is assumed to belong to task "
+                f"{owner.dag_id}.{owner.task_id}, which recorded it"
+            )
+        assumed_bond = Bond.RENTS if known.kind is JobKind.DEVICE_RENTAL else Bond.SUBMITS
+        return [_Candidate(job, owner, key.bond if key else assumed_bond)] if self._is_old_enough(job) else []
 
     def _has_returned(self, known: KnownJob) -> bool:
-        """Whether the task has succeeded with this job, so that OSAI need not be asked; a rental goes on then."""
+        """Return whether the task succeeded with this job, so that it has ended; a rental has not."""
         if known.state != "success" or known.kind is JobKind.DEVICE_RENTAL:
             return False
         try:
-            return job_id_in(self._tasks.xcom(known.owner, RETURNED)) == known.job_id
-        except Exception:  # noqa: BLE001 - whatever Airflow raises, the job is read then
+            return job_id_in(self._tasks.xcom(known.owner, RETURN_VALUE)) == known.job_id
+        except Exception:  # whatever Airflow raises, the job is read
             return False
 
-    def _is_counted(self, job: Job) -> bool:
-        """Whether a job of this deployment is old enough to be compared."""
+    def _is_old_enough(self, job: Job) -> bool:
+        """Return whether a job of this deployment is older than the grace time, and count it."""
         created = _seconds(job.created_at)
         if created is None:
-            said = f"OSAI {job.kind} job {job.id}: its age is unknown, since its creation time {job.created_at!r}"
-            self._note(f"{said} is not understood. It is taken for older than {self._grace:.0f} s")
+            self._log(
+                f"OSAI {job.kind} job {job.id} has an invalid creation time {job.created_at!r}. It is assumed to be "
+                f"older than {self._grace:.0f} s"
+            )
         elif self._clock() - created < self._grace:
-            self.report.young += 1
+            self.report.too_new += 1
             return False
         self.report.checked += 1
         return True
 
-    def _unwanted(self, one: _Candidate, *, again: bool = False) -> Verdict | None:
-        """Return why the job is not wanted; ``None`` if it is, or if that is unknown, which is reported."""
-        verdict = judge(self._tasks, one.owner, one.bond, one.job.id)
-        if verdict.other and _is_earlier(self._listed.get((one.job.kind, verdict.other)), one.job):
-            # A gate has one job after the other, and may have fallen silent before it told of this one.
-            verdict = Verdict(Want.UNKNOWN, f"it may be the next job of its task, after job {verdict.other}")
-        if verdict.want is Want.UNKNOWN:
-            self._say(self.report.unknown, one.job, one.owner, verdict.reason, "left alone")
-        elif verdict.want is Want.WANTED and again:
-            self._note(f"{Orphan.of(one.job, one.owner, verdict.reason)}; wanted again, left alone")
-        return verdict if verdict.want is Want.UNWANTED else None
+    def _unwanted(self, candidate: _Candidate, *, again: bool = False) -> WantedResult | None:
+        """Return why the job is not wanted; ``None`` if it is wanted, or if that is unknown, which is reported."""
+        job, owner = candidate.job, candidate.owner
+        result = check_wanted(self._tasks, owner, candidate.bond, job.id)
+        if result.other_job_id and _is_earlier(self._listed.get((job.kind, result.other_job_id)), job):
+            # A gate submits one job after the other, and may have been interrupted before it recorded this one.
+            reason = f"it may be the next job of its task, after job {result.other_job_id}"
+            result = WantedResult(Wanted.UNKNOWN, reason)
+        if result.wanted is Wanted.UNKNOWN:
+            self._report(self.report.unknown, job, owner, result.reason, "not cancelled")
+        elif result.wanted is Wanted.YES and again:
+            self._log(f"{Orphan.from_job(job, owner, result.reason)}; not cancelled, since it is wanted again")
+        return result if result.wanted is Wanted.NO else None
 
-    def _cancel(self, one: _Candidate, reason: str) -> None:
-        job, owner = one.job, one.owner
+    def _cancel(self, candidate: _Candidate, reason: str) -> None:
+        job, owner = candidate.job, candidate.owner
         try:
             before = run(cancel(self._client.calls, job.kind, job.id), self._client.send)
         except OsaiJobLost:
-            self._note(f"{Orphan.of(job, owner, reason)}; OSAI does not know it any more")
+            self._log(f"{Orphan.from_job(job, owner, reason)}; not cancelled, since OSAI no longer has it")
             return
         except OsaiError as error:
-            self._in_a_row = self._in_a_row + 1 if isinstance(error, OsaiUnreachable) else 0
-            self._say(self.report.orphans, job, owner, reason, f"it could not be cancelled and may go on: {error}")
-            self.report.not_cancelled.append(Orphan.of(job, owner, str(error)))
+            self._consecutive_failures = self._consecutive_failures + 1 if isinstance(error, OsaiUnreachable) else 0
+            self._report(self.report.orphans, job, owner, reason, f"cancelling it failed, so it may still run: {error}")
+            self.report.not_cancelled.append(Orphan.from_job(job, owner, str(error)))
             self.report.failures += [error] if error.retryable else []
             return
-        self._in_a_row = 0
+        self._consecutive_failures = 0
         if before.is_terminal:
-            self._note(f"{Orphan.of(job, owner, reason)}; it has ended meanwhile as {before.state}")
+            self._log(f"{Orphan.from_job(job, owner, reason)}; not cancelled, since it has ended as {before.state}")
             return
-        self._say(self.report.orphans, job, owner, reason, "cancelled")
+        self._report(self.report.orphans, job, owner, reason, "cancelled")
         self.report.cancelled.append(job.id)
 
-    def _say(self, kept: list[Orphan], job: Job, owner: Owner | None, reason: str, done: str) -> None:
-        kept.append(Orphan.of(job, owner, reason))
-        self._note(f"{kept[-1]}; {done}")
+    def _report(self, entries: list[Orphan], job: Job, owner: TaskKey | None, reason: str, outcome: str) -> None:
+        entries.append(Orphan.from_job(job, owner, reason))
+        self._log(f"{entries[-1]}; {outcome}")
 
 
 def _seconds(text: str | None) -> float | None:
-    """Return a time of OSAI's in seconds since the epoch; one without a zone is UTC."""
+    """Parse an ISO 8601 time of OSAI to seconds since the epoch; without a time zone it is UTC."""
     try:
         moment = datetime.fromisoformat((text or "").strip())
     except ValueError:
@@ -389,7 +409,7 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _is_earlier(other: Job | None, job: Job) -> bool:
-    """Whether *other* is an earlier job, under another key."""
+    """Return whether *other* was created before *job*, under another idempotency key."""
     if other is None or other.reference == job.reference:
         return False
     earlier, later = _seconds(other.created_at), _seconds(job.created_at)

@@ -1,4 +1,4 @@
-"""What OSAI's jobs read and made, in OpenLineage's words.
+"""OpenLineage integration: the inputs and outputs of OSAI jobs as OpenLineage datasets.
 
-May live here: names, facets, and what a job means for lineage. Imported only when OpenLineage asks.
+Allowed here: naming, facets, and lineage extraction. Imported only when OpenLineage needs it.
 """

@@ -1,4 +1,4 @@
-"""Facets of our own; their schemas are in docs/lineage.md."""
+"""Custom OpenLineage facets of this provider; their fields are documented in docs/lineage.md."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from openlineage.client.facet_v2 import DatasetFacet, RunFacet
 __all__ = ["OsaiJobRunFacet", "OsaiMetricsDatasetFacet"]
 
 SCHEMAS = "urn:airflow-provider-osai:lineage:1"
-"""Names the schemas; nothing has to be fetched."""
+"""Base of the schema URIs. They are identifiers only; nothing is fetched from them."""
 
 
 @attr.define
 class OsaiJobRunFacet(RunFacet):
-    """The OSAI job that a task run stands for; fields that are not known are ``None``."""
+    """The OSAI job of a task run; unknown fields are ``None``."""
 
     kind: str
     job_id: str | None = None
@@ -29,7 +29,7 @@ class OsaiJobRunFacet(RunFacet):
 
 @attr.define
 class OsaiMetricsDatasetFacet(DatasetFacet):
-    """The metrics that OSAI gave for what a job made, by name."""
+    """The metrics of a job's output by name, as OSAI returned them."""
 
     metrics: dict[str, Any]
 

@@ -1,37 +1,44 @@
-"""How OSAI's things are called in OpenLineage: namespace ``osai://<region>``, name ``datasets/<id>`` and the like."""
+"""OpenLineage namespaces and names: ``osai://<region>`` and ``datasets/<id>``, ``models/<id>``, ``conversions/<id>``.
+
+Airflow imports this module for each Dag with assets, whether or not the extra ``openlineage`` is installed.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from openlineage.client.event_v2 import Dataset
-
 from airflow_provider_osai.assets.uris import SCHEME
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset
+    from openlineage.client.event_v2 import Dataset
 
     from airflow_provider_osai.api.settings import OsaiSettings
 
-__all__ = ["from_asset", "namespace_of", "thing"]
+__all__ = ["from_asset", "namespace_from", "to_dataset"]
 
 
-def namespace_of(settings: OsaiSettings) -> str:
-    """Return the namespace of what lies in an OSAI: by its region, or by its host if the address was given."""
+def namespace_from(settings: OsaiSettings) -> str:
+    """Return the OpenLineage namespace: the region, or the host if the connection has a base URL."""
     return f"{SCHEME}://{settings.region or urlsplit(settings.base_url).netloc}"
 
 
-def thing(namespace: str, kind: str, name: str, facets: dict[str, Any] | None = None) -> Dataset:
-    """Return a thing of OSAI as OpenLineage's dataset.
+def to_dataset(namespace: str, group: str, name: str, facets: dict[str, Any] | None = None) -> Dataset:
+    """Return an OSAI dataset, model or conversion as an OpenLineage dataset.
 
-    :param kind: ``datasets``, ``models`` or ``conversions``.
+    :param namespace: see :func:`namespace_from`.
+    :param group: ``datasets``, ``models`` or ``conversions``.
+    :param name: its id.
+    :param facets: facets of the OpenLineage dataset by name.
     """
-    return Dataset(namespace=namespace, name=f"{kind}/{name}", facets=facets or {})
+    from openlineage.client.event_v2 import Dataset  # an optional dependency
+
+    return Dataset(namespace=namespace, name=f"{group}/{name}", facets=facets or {})
 
 
-def from_asset(asset: Asset, lineage_context: Any) -> Dataset:  # noqa: ARG001 - how OpenLineage's provider calls it
-    """Return an asset ``osai://...`` as the same dataset that a job says it read or made."""
+def from_asset(asset: Asset, lineage_context: Any) -> Dataset:  # noqa: ARG001 - OpenLineage's signature
+    """Return the OpenLineage dataset of an ``osai://`` asset, which equals that of a job that reads or creates it."""
     parts = urlsplit(asset.uri)
-    kind, _, name = parts.path.strip("/").partition("/")
-    return thing(f"{parts.scheme}://{parts.netloc}", kind, name)
+    group, _, name = parts.path.strip("/").partition("/")
+    return to_dataset(f"{parts.scheme}://{parts.netloc}", group, name)

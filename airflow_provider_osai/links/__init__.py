@@ -1,4 +1,4 @@
-"""Links from Airflow's pages to the portal's.
+"""Links from Airflow's UI to the OSAI portal.
 
-May live here: operator extra links. May not: calls, waiting.
+Allowed here: operator extra links. Not allowed: API calls, waiting.
 """

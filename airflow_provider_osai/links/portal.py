@@ -1,10 +1,12 @@
-"""The way from an Airflow task to its job in the OSAI portal."""
+"""The operator extra link from an Airflow task to its job in the OSAI portal."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+
+from airflow_provider_osai.api.errors import OsaiArgumentError
 
 if TYPE_CHECKING:
     from airflow_provider_osai.api.models import JobKind
@@ -14,26 +16,30 @@ __all__ = ["OsaiPortalLink"]
 
 
 class OsaiPortalLink(BaseOperatorLink):
-    """Opens the job's page in the portal. It is there as soon as the job is submitted, and stays when the task fails.
+    """Opens the job's page in the portal. Available from the submission of the job on, also if the task fails later.
 
-    The pages' addresses are assumed; rebind ``<kind>.page`` in the connection's contract, or bind it to ``null`` for a
-    link to the portal itself.
+    The URLs of the pages are assumed. Override ``<kind>.page`` in the connection's contract, or set it to ``null`` for
+    a link to the portal itself.
     """
 
     name = "OSAI portal"
 
     @property
     def xcom_key(self) -> str:
-        """Under which key the operator stores the link."""
+        """The XCom key under which the operator stores the link."""
         return "osai_portal_link"
 
-    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # noqa: ARG002 - Airflow's signature
-        """Return what the operator stored: Airflow asks again when the task's process ends, on a fresh operator."""
+    def get_link(self, operator: Any, *, ti_key: Any) -> str:  # Airflow's signature
+        """Return the stored link from XCom: Airflow also calls this on a new operator when the task's process ends."""
         return XCom.get_value(ti_key=ti_key, key=self.xcom_key) or ""
 
     @staticmethod
     def url(settings: OsaiSettings, kind: JobKind, job_id: str) -> str:
-        """Return the address of a job's page."""
-        name = f"{kind}.page"
-        path = settings.contract[name].outgoing({"id": job_id}).path if name in settings.contract else ""
-        return settings.portal_url + path
+        """Return the URL of a job's page; that of the portal if the contract has no page for the kind or the id."""
+        endpoint = f"{kind}.page"
+        if endpoint not in settings.contract:
+            return settings.portal_url
+        try:
+            return settings.portal_url + settings.contract[endpoint].to_wire({"id": job_id}).path
+        except OsaiArgumentError:  # an id without the parts that the page's path needs
+            return settings.portal_url

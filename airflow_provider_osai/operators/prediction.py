@@ -1,4 +1,4 @@
-"""Predictions: label a dataset with a model."""
+"""Operator that labels a dataset with a model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class OsaiPredictOperator(OsaiJobOperator):
 
     :param model_id: the model.
     :param dataset_id: the dataset whose images are labelled.
-    :param min_confidence: labels below it are dropped, 0 to 1, default 0.5.
-    :param mode: ``all`` images (default), ``replace``: all images, and old labels are replaced, or ``unannotated``:
-        only images without annotations.
+    :param min_confidence: the minimum confidence of a label, 0 to 1; labels below it are dropped. Default 0.5.
+    :param mode: ``all`` (default): all images; ``replace``: all images, and existing labels are replaced;
+        ``unannotated``: only images without annotations.
     """
 
     template_fields = ("model_id", "dataset_id", "min_confidence", "mode", *OsaiJobOperator.template_fields)
@@ -41,7 +41,7 @@ class OsaiPredictOperator(OsaiJobOperator):
         self.mode = mode
 
     def build_request(self) -> PredictionRequest:
-        """Return the prediction to ask for."""
+        """Return the prediction request."""
         return PredictionRequest(
             model_id=self.model_id, dataset_id=self.dataset_id, min_confidence=self.min_confidence, mode=self.mode
         )

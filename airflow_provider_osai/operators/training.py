@@ -1,4 +1,4 @@
-"""Models: train one, and train one further."""
+"""Operators that train and retrain models."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from airflow_provider_osai.api.client import OsaiClient
     from airflow_provider_osai.api.models import Job
 
-__all__ = ["OsaiLearningOperator", "OsaiRetrainModelOperator", "OsaiTrainModelOperator"]
+__all__ = ["OsaiBaseTrainingOperator", "OsaiRetrainModelOperator", "OsaiTrainModelOperator"]
 
 
-class OsaiLearningOperator(OsaiJobOperator):
-    """Makes a model out of data, and hands on which data it was.
+class OsaiBaseTrainingOperator(OsaiJobOperator):
+    """Base of the training operators: adds ``data_digest`` to the result.
 
-    :param data_digest: tells this data from other, as ``OsaiUploadImagesOperator`` returns it.
+    :param data_digest: identifies the training data, as returned by ``OsaiUploadImagesOperator``.
     :param kwargs: as for ``OsaiJobOperator``.
     """
 
@@ -26,26 +26,26 @@ class OsaiLearningOperator(OsaiJobOperator):
         super().__init__(**kwargs)
         self.data_digest = data_digest
 
-    def report(self, client: OsaiClient, job: Job) -> dict[str, Any]:
-        """Return the references, and the digest of the data if it is known."""
-        return super().report(client, job) | ({"data_digest": self.data_digest} if self.data_digest else {})
+    def build_result(self, client: OsaiClient, job: Job) -> dict[str, Any]:
+        """Return the job's references, and ``data_digest`` if it is set."""
+        return super().build_result(client, job) | ({"data_digest": self.data_digest} if self.data_digest else {})
 
 
-class OsaiTrainModelOperator(OsaiLearningOperator):
+class OsaiTrainModelOperator(OsaiBaseTrainingOperator):
     """Trains a model on datasets. Returns also ``model_id``, the model's ``metrics``, and ``data_digest`` if given.
 
     That OSAI trains, and on what, is documented (docs.onestepai.com/getting_started/three_main_actions,
     /pl/model-creation-and-training); the call itself is assumed. Further arguments: see ``OsaiJobOperator``.
 
-    :param dataset_ids: the datasets to train on, at least one; a single id will do. Each of their categories needs at
-        least 3 images.
+    :param dataset_ids: the datasets to train on, at least one; or a single id. Each category needs at least 3
+        images.
     :param model_name: at most 50 characters: Latin letters, digits, hyphens.
     :param model_type: ``classification`` (default) or ``detection``.
-    :param framework: ``darknet``, ``tensorflow`` or ``pytorch``; ``None``: OSAI chooses.
-    :param pretrained_model: a pretrained model to start from; it fills in all parameters.
-    :param template: a template that fills in all parameters.
+    :param framework: ``darknet``, ``tensorflow`` or ``pytorch``; ``None`` lets OSAI choose.
+    :param pretrained_model: a pretrained model to start from; it sets all parameters.
+    :param template: a template that sets all parameters.
     :param parameters: OSAI's Advanced configuration, by name.
-    :param data_digest: tells this data from other, as ``OsaiUploadImagesOperator`` returns it; for gates and events.
+    :param data_digest: identifies the training data, as returned by ``OsaiUploadImagesOperator``; for gates and events.
     """
 
     template_fields = (
@@ -83,7 +83,7 @@ class OsaiTrainModelOperator(OsaiLearningOperator):
         self.parameters = parameters
 
     def build_request(self) -> TrainingRequest:
-        """Return the training to ask for."""
+        """Return the training request."""
         return TrainingRequest(
             dataset_ids=self.dataset_ids,
             model_name=self.model_name,
@@ -95,17 +95,17 @@ class OsaiTrainModelOperator(OsaiLearningOperator):
         )
 
 
-class OsaiRetrainModelOperator(OsaiLearningOperator):
-    """Trains a model further, into a new one. Returns also ``model_id``, ``metrics``, and ``data_digest`` if given.
+class OsaiRetrainModelOperator(OsaiBaseTrainingOperator):
+    """Retrains a model into a new one. Returns also ``model_id``, ``metrics``, and ``data_digest`` if given.
 
-    That OSAI re-trains is documented (docs.onestepai.com/getting_started/three_main_actions, /api); the call itself is
+    That OSAI retrains is documented (docs.onestepai.com/getting_started/three_main_actions, /api); the call itself is
     assumed. Further arguments: see ``OsaiJobOperator``.
 
-    :param model_id: the model to go on from; it stays as it is.
-    :param dataset_ids: the datasets to train on, at least one; a single id will do.
-    :param model_name: of the new model, at most 50 characters: Latin letters, digits, hyphens.
+    :param model_id: the model to start from; it does not change.
+    :param dataset_ids: the datasets to train on, at least one; or a single id.
+    :param model_name: the name of the new model, at most 50 characters: Latin letters, digits, hyphens.
     :param parameters: OSAI's Advanced configuration, by name.
-    :param data_digest: tells this data from other, as ``OsaiUploadImagesOperator`` returns it; for gates and events.
+    :param data_digest: identifies the training data, as returned by ``OsaiUploadImagesOperator``; for gates and events.
     """
 
     template_fields = (
@@ -130,7 +130,7 @@ class OsaiRetrainModelOperator(OsaiLearningOperator):
         self.parameters = parameters
 
     def build_request(self) -> RetrainingRequest:
-        """Return the retraining to ask for."""
+        """Return the retraining request."""
         return RetrainingRequest(
             model_id=self.model_id,
             dataset_ids=self.dataset_ids,

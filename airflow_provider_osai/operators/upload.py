@@ -1,17 +1,19 @@
-"""Images into a dataset."""
+"""The operator that uploads images into a dataset."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_osai.api.requests import OnBadFile, UploadRequest
-from airflow_provider_osai.data.sources import source_of
-from airflow_provider_osai.data.survey import survey
-from airflow_provider_osai.operators.base import OsaiTransferOperator
-from airflow_provider_osai.operators.ledger import upload_memory_of
-from airflow_provider_osai.operators.storage import path_at
+from airflow_provider_osai.api.requests import OnInvalidFile, UploadRequest
+from airflow_provider_osai.assets.data_changes import DATA_DIGEST, skip_if_unchanged
+from airflow_provider_osai.assets.events import set_asset_event_extra
+from airflow_provider_osai.data.scan import MIN_TRAINING_IMAGES, scan_source
+from airflow_provider_osai.data.sources import open_source
+from airflow_provider_osai.operators._paths import parse_path
+from airflow_provider_osai.operators._state_store import upload_checkpoint_store
+from airflow_provider_osai.operators.base import OsaiOperator, fail_without_retry
 from airflow_provider_osai.uploads.uploader import Uploader
 
 if TYPE_CHECKING:
@@ -22,36 +24,50 @@ if TYPE_CHECKING:
 __all__ = ["OsaiUploadImagesOperator"]
 
 
-class OsaiUploadImagesOperator(OsaiTransferOperator):
-    """Sends images into a dataset, many at once, with their categories and annotations; missing categories are made.
+class OsaiUploadImagesOperator(OsaiOperator):
+    """Uploads images concurrently into a dataset, with their categories and annotations; creates missing categories.
 
-    What the dataset has already, or what an earlier try of the task sent, is not sent again. The dataset is locked
-    while images are sent, and unlocked again whatever happens. See docs/uploads.md.
+    Images already in the dataset, or uploaded by an earlier try of the task, are skipped. The dataset is locked during
+    the upload and always unlocked at the end. See docs/uploads.md.
 
-    Returns ``dataset_id``, ``images`` (of the source, in the dataset now), ``sent``, ``known`` (there before),
-    ``bytes`` (sent), ``bad`` (up to 50 skipped files with reasons), ``bad_count``, ``categories``, and ``digest`` (of
-    images, categories and annotations). Locking, categories and multipart are documented
-    (docs.onestepai.com/how_to_use_api/image_upload, /datasets/bulk_upload); path, fields and image list are assumed.
+    Returns ``dataset_id``, ``images`` (number of the source's images now in the dataset), ``uploaded``, ``skipped``
+    (already in the dataset), ``bytes`` (uploaded), ``invalid_files`` (up to 50 skipped files with the reasons),
+    ``invalid_count``, ``categories``, and ``data_digest`` (SHA-256 of images, categories and annotations). Locking,
+    categories and multipart are documented (docs.onestepai.com/how_to_use_api/image_upload, /datasets/bulk_upload);
+    path, fields and image list are assumed.
 
-    :param dataset_id: the dataset.
+    :param dataset_id: the dataset's id.
     :param source: a folder, a pattern (``data/**/*.png``), a zip or tar archive, or a list of files; on the worker or
-        in object storage (``s3://``, ``gs://``, ...). The folder that an image lies in is its category, with spaces as
-        underscores; without one it is in "Other".
-    :param source_conn_id: the connection to the object storage.
-    :param categories: categories by pattern, before the folders' names; for instance ``{"ok/*": "good"}``.
-    :param annotations: whether to read COCO, YOLO and Pascal VOC files beside the images.
-    :param min_images_per_category: refuse fewer; OSAI trains on at least 3 (/pl/model-creation-and-training). 0: any.
-    :param max_concurrency: images on their way at the same time, 1 to 64.
-    :param on_bad_file: ``fail`` (default), if possible before anything is sent, or ``skip``: log, return, leave out.
-    :param trained: the asset that a training makes (never mapped): if its last event is of this data, the task skips.
-    :param osai_conn_id: the connection's id.
-    :raises AirflowFailException: on a bad value or file, or if OSAI refuses something.
-    :raises OsaiUnreachable: if OSAI does not answer or the dataset is locked; a retry goes on where this try ended.
+        in object storage (``s3://``, ``gs://``, ...). An image's category is its folder's name, with underscores
+        instead of spaces, or "Other" outside of any folder.
+    :param source_conn_id: the connection of the object storage.
+    :param categories: categories by pattern, which take precedence over folder names, for instance
+        ``{"ok/*": "good"}``.
+    :param annotations: whether to read COCO, YOLO and Pascal VOC files in the source.
+    :param min_images_per_category: minimum number of images; OSAI trains on at least 3
+        (documented, /pl/model-creation-and-training). 0 accepts any number.
+    :param max_concurrency: maximum concurrent uploads, 1 to 64.
+    :param on_invalid_file: ``fail`` (default): fail the task, if possible before anything is uploaded; ``skip``: skip
+        the file, and log and return its name.
+    :param skip_if_trained_on: the asset that a training updates (cannot be mapped): skip the task if the asset's last
+        event has the same data.
+    :param osai_conn_id: the OSAI connection's id.
+    :raises AirflowFailException: on an invalid argument or file, or if OSAI rejects a request.
+    :raises OsaiUnreachable: if OSAI does not respond or the dataset is locked; a retry continues the upload.
     """
 
+    asset_arguments: ClassVar[Mapping[str, Sequence[str]]] = {"skip_if_trained_on": ("inlets",)}
     template_fields = (
-        *("dataset_id", "source", "source_conn_id", "categories", "max_concurrency", "on_bad_file", "trained"),
-        *OsaiTransferOperator.template_fields,
+        *(
+            "dataset_id",
+            "source",
+            "source_conn_id",
+            "categories",
+            "max_concurrency",
+            "on_invalid_file",
+            "skip_if_trained_on",
+        ),
+        *OsaiOperator.template_fields,
     )
 
     def __init__(
@@ -62,13 +78,15 @@ class OsaiUploadImagesOperator(OsaiTransferOperator):
         source_conn_id: str | None = None,
         categories: Mapping[str, str] | None = None,
         annotations: bool = True,
-        min_images_per_category: int = 3,
+        min_images_per_category: int = MIN_TRAINING_IMAGES,
         max_concurrency: int = 10,
-        on_bad_file: str = OnBadFile.FAIL.value,
-        trained: Asset | None = None,
+        on_invalid_file: str = OnInvalidFile.FAIL.value,
+        skip_if_trained_on: Asset | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(trained=trained, **kwargs)
+        super().__init__(**kwargs)
+        self.skip_if_trained_on = skip_if_trained_on
+        self._add_assets()
         self.dataset_id = dataset_id
         self.source = source
         self.source_conn_id = source_conn_id
@@ -76,14 +94,50 @@ class OsaiUploadImagesOperator(OsaiTransferOperator):
         self.annotations = annotations
         self.min_images_per_category = min_images_per_category
         self.max_concurrency = max_concurrency
-        self.on_bad_file = on_bad_file
+        self.on_invalid_file = on_invalid_file
+        self._uploader: Uploader | None = None
+        self._is_killed = False
 
-    def build_transfer(self, client: OsaiClient, context: Context) -> Uploader:
-        """Look through the source, and return what sends it."""
-        rule, most = self.on_bad_file, self.max_concurrency
-        wish = UploadRequest(dataset_id=self.dataset_id, max_concurrency=most, on_bad_file=rule)
-        source = source_of(self.source, partial(path_at, conn_id=self.source_conn_id))
-        found = survey(source, self.categories, self.min_images_per_category, annotations=self.annotations)
-        if wish.on_bad_file is OnBadFile.FAIL:
-            found.must_be_good(source.label)
-        return Uploader(client, wish, source, found, memory=upload_memory_of(context), tell=self.log.info)
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Upload the images and return the summary; see the class."""
+        with fail_without_retry(), self.hook.get_conn() as client:
+            self._must_read_assets(context)
+            self._uploader = self.build_uploader(client, context)
+            if self._is_killed:
+                self._uploader.stop()
+            uploaded = self._uploader.run()
+            if self.skip_if_trained_on is not None:
+                skip_if_unchanged(uploaded[DATA_DIGEST], self.skip_if_trained_on, context)
+            set_asset_event_extra(self, context, uploaded)
+            return dict(uploaded)
+
+    def on_kill(self) -> None:
+        """Stop the upload and unlock the dataset; a retry uploads the remaining images. Signal-safe."""
+        self._is_killed = True
+        if self._uploader is not None:
+            self._uploader.stop()
+
+    def build_uploader(self, client: OsaiClient, context: Context) -> Uploader:
+        """Scan the source, and return the upload, ready to run.
+
+        :raises OsaiArgumentError: on an invalid argument or source, before anything is uploaded.
+        """
+        request = UploadRequest(
+            dataset_id=self.dataset_id, max_concurrency=self.max_concurrency, on_invalid_file=self.on_invalid_file
+        )
+        source = open_source(self.source, partial(parse_path, conn_id=self.source_conn_id))
+        scan = scan_source(source, self.categories, self.min_images_per_category, annotations=self.annotations)
+        if request.on_invalid_file is OnInvalidFile.FAIL:
+            scan.raise_for_invalid_files(source.label)
+        self.log.info("%s", scan.log_line(source.label))
+        for line in scan.warnings():
+            self.log.warning("%s", line)
+        return Uploader(
+            client,
+            request,
+            source,
+            scan,
+            store=upload_checkpoint_store(context),
+            log=partial(self.log.info, "%s"),
+            warn=partial(self.log.warning, "%s"),
+        )

@@ -1,4 +1,5 @@
-"""What runs in Airflow's API server: the plugin, and the receiver of OSAI's webhooks.
+"""The Airflow plugin: the job pages in the API server, and queries of Airflow's database.
 
-May live here: what the server mounts. May not: trust in strangers, or state in memory that correctness needs.
+Allowed here: what the API server mounts, and its queries. Not allowed: trust in unverified input, or in-memory state
+that is needed for correctness.
 """

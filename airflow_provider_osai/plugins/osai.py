@@ -1,4 +1,4 @@
-"""The plugin that Airflow finds through the provider's description."""
+"""The Airflow plugin, which mounts the webhook app and the job pages in the API server."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow.plugins_manager import AirflowPlugin
 
-from airflow_provider_osai.jobs.ticket import PREFIX, WEBHOOK
+from airflow_provider_osai.webhooks.token import PREFIX, WEBHOOK
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -17,59 +17,59 @@ if TYPE_CHECKING:
 __all__ = ["PANELS", "OsaiPlugin"]
 
 PANELS: Final = "/osai-jobs"
-"""Where the API server mounts the panel of jobs."""
+"""URL prefix under which the API server mounts the job pages."""
 
 
-Made = Callable[[], "FastAPI"]
+class _LazyApp:
+    """An ASGI app that is created at the first request, because every Airflow process loads the plugins.
 
-
-class _Later:
-    """An application that is made when the first request comes: every process of Airflow loads its plugins.
-
-    :param make: makes it.
-    :param hide: takes what nobody shall log out of a request's scope, after a copy for the application was made.
+    :param factory: creates the app.
+    :param redact: removes secrets from a request's scope after the app has got a copy of it, so that the server's
+        access log does not show them.
     """
 
-    def __init__(self, make: Made, hide: Callable[[Scope], None] = lambda _: None) -> None:
-        self._make, self._hide = make, hide
+    def __init__(self, factory: Callable[[], FastAPI], redact: Callable[[Scope], None] = lambda _: None) -> None:
+        self._factory = factory
+        self._redact = redact
         self._app: FastAPI | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if self._app is None:
-            made = await asyncio.to_thread(self._make)
-            self._app = self._app or made
-        inner = dict(scope)
-        self._hide(scope)
-        await self._app(inner, receive, send)
+            app = await asyncio.to_thread(self._factory)
+            self._app = self._app or app
+        app_scope = dict(scope)
+        self._redact(scope)
+        await self._app(app_scope, receive, send)
 
 
-def _webhooks() -> FastAPI:
-    from airflow_provider_osai.plugins.app import create_app  # noqa: PLC0415 - see _Later
+def _create_webhook_app() -> FastAPI:
+    from airflow_provider_osai.webhooks.app import create_app  # see _LazyApp
 
     return create_app()
 
 
-def _panel() -> FastAPI:
-    from airflow_provider_osai.plugins.panel import create_panel  # noqa: PLC0415 - see _Later
+def _create_panel() -> FastAPI:
+    from airflow_provider_osai.plugins.panel import create_panel  # see _LazyApp
 
     return create_panel()
 
 
-def _hide(scope: Scope) -> None:
-    head, found, _ = str(scope.get("path", "")).partition(WEBHOOK)
-    if found:
-        path = f"{head}{WEBHOOK}..."
-        scope["path"], scope["raw_path"] = path, path.encode()
+def _redact_token(scope: Scope) -> None:
+    prefix, separator, _ = str(scope.get("path", "")).partition(WEBHOOK)
+    if separator:
+        path = f"{prefix}{WEBHOOK}..."
+        scope["path"] = path
+        scope["raw_path"] = path.encode()
 
 
 class OsaiPlugin(AirflowPlugin):
-    """Mounts the receiver of webhooks in the API server, below ``/osai``, and the panel of jobs, with its places."""
+    """Mounts the webhook app below ``/osai`` and the job pages below ``/osai-jobs``, and links the pages in the UI."""
 
     name = "osai"
-    fastapi_apps = [  # noqa: RUF012 - Airflow's way
-        {"app": _Later(_webhooks, _hide), "url_prefix": PREFIX, "name": "OSAI webhooks"},
-        {"app": _Later(_panel), "url_prefix": PANELS, "name": "OSAI jobs"},
+    fastapi_apps = [  # noqa: RUF012 - declared by AirflowPlugin
+        {"app": _LazyApp(_create_webhook_app, _redact_token), "url_prefix": PREFIX, "name": "OSAI webhooks"},
+        {"app": _LazyApp(_create_panel), "url_prefix": PANELS, "name": "OSAI jobs"},
     ]
     external_views = [  # noqa: RUF012 - same
         {

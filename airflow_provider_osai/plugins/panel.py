@@ -1,8 +1,9 @@
-"""The panel of a task's OSAI job, and a list of recent ones, for Airflow's pages. Who may read the task may see it."""
+"""The job page of a task and the list of recent jobs, shown in Airflow's UI to users who may read the task or Dag."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from datetime import datetime
 from html import escape
 from pathlib import Path
@@ -12,27 +13,33 @@ from urllib.parse import quote
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import GetUserDep, requires_access_dag
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import Field
 
-from airflow_provider_osai.api.errors import OsaiError
-from airflow_provider_osai.api.models import JobKind
-from airflow_provider_osai.hooks.osai import OsaiHook
-from airflow_provider_osai.links.portal import OsaiPortalLink
-from airflow_provider_osai.plugins.found import FoundJob, find_job, recent_jobs
-from airflow_provider_osai.triggers.sharing import join, leave
+from airflow_provider_osai.jobs.idempotency import JobKey
+from airflow_provider_osai.plugins.job_cache import JobCache, JobUnavailable, Read, read_job
+from airflow_provider_osai.plugins.job_queries import SubmittedJob, find_connection, find_job, recent_jobs
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.middleware.base import RequestResponseEndpoint
+
     from airflow_provider_osai.api.models import Job
-    from airflow_provider_osai.triggers.sharing import Shared
 
 __all__ = ["create_panel"]
 
 STATIC: Final = Path(__file__).parent / "static"
-LINGER: Final = 60.0
-"""Seconds for which a connection to OSAI is kept open for the next look."""
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+    "X-Frame-Options": "SAMEORIGIN",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+"""Headers of every response: the pages show text from a server, and may be framed only by Airflow's own pages."""
 MAY_READ: Final = Depends(requires_access_dag(method="GET", access_entity=DagAccessEntity.TASK_INSTANCE))
 PAGE: Final = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -43,99 +50,130 @@ PAGE: Final = """<!doctype html>
 MapIndex = Annotated[int, Field(ge=-1)]
 
 
-def create_panel() -> FastAPI:
-    """Return the application that the API server mounts."""
+def create_panel(read: Read = read_job) -> FastAPI:
+    """Return the ASGI app of the job pages, which the API server mounts.
+
+    :param read: reads a job through a connection.
+    """
     app = FastAPI(title="OSAI jobs", docs_url=None, redoc_url=None, openapi_url=None)
+    app.middleware("http")(_add_security_headers)
+    jobs = JobCache(read)
     app.mount("/static", StaticFiles(directory=STATIC))
 
     @app.get("/", response_class=HTMLResponse)
-    async def recent(user: GetUserDep) -> str:
-        """Show the recent jobs of the Dags that the user may read."""
+    async def list_page(user: GetUserDep) -> str:
+        """Return the page with the recent jobs of the Dags that the user may read."""
         dags = await asyncio.to_thread(lambda: get_auth_manager().get_authorized_dag_ids(user=user, method="GET"))
-        return _list(await asyncio.to_thread(recent_jobs, dags))
+        return _list_page(await asyncio.to_thread(recent_jobs, dags))
 
     @app.get("/task/{dag_id}/{run_id}/{task_id}/{map_index}", response_class=HTMLResponse, dependencies=[MAY_READ])
-    async def panel(dag_id: str, run_id: str, task_id: str, map_index: str) -> str:  # noqa: ARG001 - the address has it
-        """Show the panel of a task's job; the job itself is asked for by the page."""
-        body = f'<main data-job="{escape(_number(map_index))}/job"><p class="note">Looking at OSAI ...</p></main>'
+    async def job_page(dag_id: str, run_id: str, task_id: str, map_index: str) -> str:  # noqa: ARG001 - in the path
+        """Return the page of a task's job; its script fetches the job itself."""
+        body = f'<main data-job="{escape(_parse_map_index(map_index))}/job"><p class="note">Loading...</p></main>'
         return PAGE.format(title="OSAI job", up="../../../../", body=body)
 
     @app.get("/task/{dag_id}/{run_id}/{task_id}/{map_index}/job", dependencies=[MAY_READ])
-    async def job(dag_id: str, run_id: str, task_id: str, map_index: MapIndex) -> dict[str, Any]:
-        """Return the task's job as OSAI has it now, for the page."""
-        found = await asyncio.to_thread(find_job, dag_id, run_id, task_id, map_index)
-        if found is None:
-            return {"error": "This task has submitted no OSAI job yet.", "is_terminal": False}
-        return await _look(found)
+    async def job(dag_id: str, run_id: str, task_id: str, map_index: MapIndex) -> Response:
+        """Return the current state of the task's job, as JSON for the page."""
+        return _json(await _job_data(jobs, (dag_id, run_id, task_id, map_index)))
 
     return app
 
 
-def _number(map_index: str) -> str:
-    """Return a map index; the pages of a task that is not mapped leave it out of their address."""
+async def _add_security_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    """Forbid framing and loading from other origins, and caching of everything but static files."""
+    is_static = request.url.path.removeprefix(request.scope.get("root_path", "")).startswith("/static/")
+    response = await call_next(request)
+    response.headers.update(HEADERS if is_static else {**HEADERS, "Cache-Control": "no-store"})
+    return response
+
+
+def _json(content: Mapping[str, Any]) -> Response:
+    """Return a response of ASCII JSON; NaN and infinities become ``null``."""
+    text = json.dumps(content, default=str)
+    if "NaN" in text or "Infinity" in text:
+        text = json.dumps(json.loads(text, parse_constant=lambda _: None))
+    return Response(text, media_type="application/json")
+
+
+def _parse_map_index(map_index: str) -> str:
+    """Return the map index, or -1 for the placeholder that Airflow's UI leaves in the path of an unmapped task."""
     return map_index if map_index.lstrip("-").isdecimal() else "-1"
 
 
-async def _look(found: FoundJob) -> dict[str, Any]:
-    """Read a job, and say in words if that does not work."""
+async def _job_data(jobs: JobCache, task: tuple[str, str, str, int]) -> dict[str, Any]:
+    """Return the data of a task's job, or an error message for the page."""
+    submitted = await asyncio.to_thread(find_job, *task)
+    if submitted is None:
+        return {"error": "This task has not submitted an OSAI job yet.", "is_terminal": False}
+    osai_conn_id = await asyncio.to_thread(find_connection, *task)
+    if osai_conn_id is None:
+        return {"error": "The id of the connection that this task used is no longer available.", "is_terminal": True}
     try:
-        shared = await join(OsaiHook(found.osai_conn_id))
-        asyncio.get_running_loop().call_later(LINGER, _let_go, shared)
-        job = await shared.client.send(shared.client.calls.get_job(JobKind.parse(found.kind), found.job_id))
-        url = OsaiPortalLink.url(shared.client.settings, job.kind, job.id)
-    except OsaiError as error:
-        return {"error": f"{type(error).__name__}: {error}", "is_terminal": not error.retryable}
-    except Exception as error:  # noqa: BLE001 - of Airflow's secrets backends, whatever they are
-        return {
-            "error": f"The connection {found.osai_conn_id} cannot be used: {type(error).__name__}",
-            "is_terminal": True,
-        }
+        view = await jobs.get(osai_conn_id, submitted.kind, submitted.job_id)
+    except JobUnavailable as error:
+        return {"error": str(error), "is_terminal": error.is_final}
+    job = view.job
+    if _belongs_to_another_task(job, task):
+        return {"error": "The job in this task's XCom belongs to another task.", "is_terminal": True}
     return {
         "kind": job.kind.value,
         "id": job.id,
         "state": job.state.value,
         "progress": job.progress,
         "is_terminal": job.is_terminal,
-        "portal_url": url,
+        "simulated": job.simulated,
+        "portal_url": view.portal_url,
         "facts": _facts(job),
         "history": [epoch.model_dump() for epoch in job.history or ()],
     }
 
 
-_leaving: set[asyncio.Task[None]] = set()
+def _belongs_to_another_task(job: Job, task: tuple[str, str, str, int]) -> bool:
+    """Return whether the job's idempotency key identifies another task.
 
-
-def _let_go(shared: Shared) -> None:
-    task = asyncio.get_running_loop().create_task(leave(shared))
-    _leaving.add(task)
-    task.add_done_callback(_leaving.discard)
+    A user who may write the XComs of one Dag must not be able to read the jobs of other Dags.
+    """
+    key = JobKey.parse(job.reference)
+    if key is None or key.owner is None:
+        return False
+    owner = key.owner
+    return (owner.dag_id, owner.run_id, owner.task_id, owner.map_index) != task
 
 
 def _facts(job: Job) -> list[tuple[str, str]]:
-    """Return what is known of a job, in words."""
+    """Return the job's known properties as pairs of label and text."""
     result = job.references()
-    facts = [("Status at OSAI", job.status), ("Message", job.message or "")]
-    facts += [("Submitted", job.created_at or ""), ("Waited in the queue", _between(job.created_at, job.started_at))]
-    facts += [
+    labels = {
+        "model_id": "Model",
+        "dataset_id": "Dataset",
+        "conversion_id": "Conversion",
+        "device_id": "Device",
+        "expires_at": "Rental ends",
+    }
+    facts = [
+        ("Status at OSAI", job.status),
+        ("Message", job.message or ""),
+        ("Submitted", job.created_at or ""),
+        ("Time in queue", _duration(job.created_at, job.started_at)),
         ("Started", job.started_at or ""),
         ("Ended", job.finished_at or ""),
-        ("Ran", _between(job.started_at, job.finished_at)),
+        ("Run time", _duration(job.started_at, job.finished_at)),
     ]
-    names = {"model_id": "Model", "dataset_id": "Dataset", "conversion_id": "Conversion", "device_id": "Device"}
-    facts += [(label, str(result.get(name, ""))) for name, label in {**names, "expires_at": "Lease ends"}.items()]
+    facts += [(label, str(result.get(name, ""))) for name, label in labels.items()]
     facts += [(name, str(value)) for name, value in result["metrics"].items()]
-    return [(name, value) for name, value in facts if value]
+    return [(label, text) for label, text in facts if text]
 
 
-def _between(start: str | None, end: str | None) -> str:
+def _duration(start: str | None, end: str | None) -> str:
     try:
-        passed = datetime.fromisoformat(str(end)) - datetime.fromisoformat(str(start))
+        duration = datetime.fromisoformat(str(end)) - datetime.fromisoformat(str(start))
     except ValueError:
         return ""
-    return f"{passed.total_seconds():.1f} s"
+    return f"{duration.total_seconds():.1f} s"
 
 
-def _list(jobs: list[FoundJob]) -> str:
+def _list_page(jobs: list[SubmittedJob]) -> str:
     rows = "".join(
         f'<tr><td><a href="task/{"/".join(quote(str(part), safe="") for part in job.task)}">{escape(job.kind)} '
         f"{escape(job.job_id)}</a></td>"
@@ -145,5 +183,5 @@ def _list(jobs: list[FoundJob]) -> str:
     )
     head = "".join(f"<th>{name}</th>" for name in ("Job", "Dag", "Run", "Task", "Task state"))
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-    empty = '<p class="note">No task of a Dag that you may read has submitted an OSAI job yet.</p>'
+    empty = '<p class="note">No task in the Dags that you may read has submitted an OSAI job yet.</p>'
     return PAGE.format(title="OSAI jobs", up="", body=f"<h1>OSAI jobs</h1>{table if jobs else empty}")

@@ -1,4 +1,4 @@
-"""What Airflow's database says of tasks, for the search for orphaned jobs. Blocks."""
+"""Query Airflow's database for the states and XComs of tasks, to find orphaned jobs. Blocks."""
 
 from __future__ import annotations
 
@@ -8,119 +8,101 @@ from typing import Any, Final
 
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
-from airflow.models.variable import Variable
 from airflow.models.xcom import XComModel
 from airflow.providers.common.compat.sdk import XCom
 from airflow.utils.session import create_session
 from sqlalchemy import Select, and_, select
 
-from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.api.models import JobKind
-from airflow_provider_osai.hooks.deployment import VARIABLE
-from airflow_provider_osai.jobs.reference import Deployment, JobKey, Owner
+from airflow_provider_osai.jobs.idempotency import Deployment, JobKey, TaskKey
 from airflow_provider_osai.jobs.wanted import ENDED, GONE, KnownJob
 from airflow_provider_osai.operators.job import JOB
 
-__all__ = ["TasksInDatabase", "deployment_in_database"]
+__all__ = ["TasksInDatabase"]
 
-MOST: Final = 10_000
-"""Jobs that are read from XComs, the newest first."""
-THEIRS: Final = (TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index)
-OURS: Final = (XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index)
-
-
-def deployment_in_database(name: str | None = None) -> Deployment | None:
-    """Return this Airflow's deployment; ``None`` if it has none yet, since it has submitted no job.
-
-    :param name: the connection's extra ``deployment``.
-    :raises sqlalchemy.exc.SQLAlchemyError: if the database cannot be read.
-    :raises OsaiArgumentError: if the variable's value cannot be decrypted.
-    """
-    with create_session() as session:  # what follows would take a database that is away for one without the variable
-        is_there = session.execute(select(Variable.id).where(Variable.key == VARIABLE)).first() is not None
-    secret = Variable.get_variable_from_secrets(VARIABLE)
-    if is_there and not secret:
-        msg = f"Airflow's variable {VARIABLE} cannot be decrypted: use the [core] fernet_key of the other components"
-        raise OsaiArgumentError(msg)
-    return Deployment(secret, name or "") if secret else None
+MAX_JOBS: Final = 10_000
+"""Maximum jobs that are read from XComs, newest first."""
+TASK_COLUMNS: Final = (TaskInstance.dag_id, TaskInstance.run_id, TaskInstance.task_id, TaskInstance.map_index)
+XCOM_COLUMNS: Final = (XComModel.dag_id, XComModel.run_id, XComModel.task_id, XComModel.map_index)
 
 
 class TasksInDatabase:
-    """What Airflow's database says of tasks.
+    """Reads the states and XComs of tasks from Airflow's database.
 
-    :param osai_conn_id: the connection whose jobs are looked for where OSAI cannot list them.
-    :param deployment: the Airflow deployment, to recognise the tasks of keys without names.
-    :param note: called with a message if there are more jobs in the database than are read.
+    :param osai_conn_id: the connection whose jobs are read from XComs where OSAI cannot list jobs.
+    :param deployment: the Airflow deployment, to match idempotency keys that leave out the task's names.
+    :param log: called with a message if there are more jobs in the database than the maximum.
     """
 
-    def __init__(self, osai_conn_id: str, deployment: Deployment, note: Callable[[str], object]) -> None:
+    def __init__(self, osai_conn_id: str, deployment: Deployment, log: Callable[[str], object]) -> None:
         self._osai_conn_id = osai_conn_id
         self._deployment = deployment
-        self._note = note
-        self._known: list[KnownJob] | None = None
+        self._log = log
+        self._cached_jobs: list[KnownJob] | None = None
 
-    def state(self, owner: Owner) -> str | None:
-        """Read the task's state; ``"gone"`` if there is no such task."""
-        query = select(TaskInstance.state).where(*_is(THEIRS, owner))
+    def state(self, owner: TaskKey) -> str | None:
+        """Return the task's state; ``"gone"`` if there is no such task."""
+        query = select(TaskInstance.state).where(*_equals(TASK_COLUMNS, owner))
         with create_session() as session:
             row = session.execute(query).first()
-        return _word(row[0]) if row else GONE
+        return _state_name(row[0]) if row else GONE
 
-    def xcom(self, owner: Owner, key: str) -> Any:
-        """Read an XCom, through the XCom backend."""
-        query = select(XComModel.key, XComModel.value).where(*_is(OURS, owner), XComModel.key == key)
+    def xcom(self, owner: TaskKey, key: str) -> Any:
+        """Return an XCom, deserialized by the XCom backend; ``None`` if there is none."""
+        query = select(XComModel.key, XComModel.value).where(*_equals(XCOM_COLUMNS, owner), XComModel.key == key)
         with create_session() as session:
             row = session.execute(query).first()
         return XCom.deserialize_value(row) if row else None
 
-    def run_state(self, owner: Owner) -> str | None:
-        """Read the state of the Dag run; ``None`` if there is no such run."""
+    def run_state(self, owner: TaskKey) -> str | None:
+        """Return the state of the Dag run; ``None`` if there is no such run."""
         query = select(DagRun.state).where(DagRun.dag_id == owner.dag_id, DagRun.run_id == owner.run_id)
         with create_session() as session:
             row = session.execute(query).first()
-        return _word(row[0]) if row else None
+        return _state_name(row[0]) if row else None
 
-    def owner_of(self, key: JobKey, kind: JobKind, job_id: str) -> Owner | None:
-        """Return the task that has told of this job, if the key was made for it."""
-        found = (known.owner for known in self._all() if (known.kind, known.job_id) == (kind, job_id))
-        return next((owner for owner in found if key.is_of(self._deployment, owner)), None)
+    def find_owner(self, key: JobKey, kind: JobKind, job_id: str) -> TaskKey | None:
+        """Return the task that pushed this job's XCom, if the idempotency key was created for it."""
+        owners = (job.owner for job in self._jobs() if (job.kind, job.job_id) == (kind, job_id))
+        return next((owner for owner in owners if key.matches(self._deployment, owner)), None)
 
     def known_jobs(self, kinds: Collection[JobKind]) -> Iterator[KnownJob]:
-        """Return the jobs that ended tasks have told of, the newest 10,000 of them."""
+        """Return the jobs in the XComs of ended tasks, among the newest 10,000 jobs."""
         return (
-            known
-            for known in self._all()
-            if known.kind in kinds and known.state in ENDED and known.conn_id == self._osai_conn_id
+            job
+            for job in self._jobs()
+            if job.kind in kinds and job.state in ENDED and job.conn_id == self._osai_conn_id
         )
 
-    def _all(self) -> list[KnownJob]:
-        if self._known is None:
+    def _jobs(self) -> list[KnownJob]:
+        if self._cached_jobs is None:
+            columns = zip(XCOM_COLUMNS, TASK_COLUMNS, strict=True)
             query = (
-                select(XComModel.key, XComModel.value, *OURS, TaskInstance.state)
-                .join(TaskInstance, and_(*(ours == theirs for ours, theirs in zip(OURS, THEIRS, strict=True))))
+                select(XComModel.key, XComModel.value, *XCOM_COLUMNS, TaskInstance.state)
+                .join(TaskInstance, and_(*(xcom_column == task_column for xcom_column, task_column in columns)))
                 .where(XComModel.key == JOB)
                 .order_by(XComModel.timestamp.desc())
             )
-            self._known = self._newest(query)
-        return self._known
+            self._cached_jobs = self._read_newest(query)
+        return self._cached_jobs
 
-    def _newest(self, query: Select[Any]) -> list[KnownJob]:
+    def _read_newest(self, query: Select[Any]) -> list[KnownJob]:
         with create_session() as session:
-            rows = session.execute(query.limit(MOST + 1)).all()
-        if len(rows) > MOST:
-            self._note(f"The database knows more than {MOST} jobs; only the newest {MOST} are looked at")
-        found = []
-        for row in rows[:MOST]:
-            with suppress(Exception):  # of an XCom backend: the other rows are read
-                owner = Owner(row[2], row[3], row[4], row[5], -1)
-                found.append(KnownJob.read(XCom.deserialize_value(row), owner, str(_word(row[6]))))
-        return [known for known in found if known is not None]
+            rows = session.execute(query.limit(MAX_JOBS + 1)).all()
+        if len(rows) > MAX_JOBS:
+            self._log(f"The database has more than {MAX_JOBS} jobs; only the newest {MAX_JOBS} are checked")
+        jobs = []
+        for row in rows[:MAX_JOBS]:
+            with suppress(Exception):  # an XCom backend may raise anything; the other rows are still read
+                owner = TaskKey(row[2], row[3], row[4], row[5], -1)
+                jobs.append(KnownJob.parse(XCom.deserialize_value(row), owner, str(_state_name(row[6]))))
+        return [job for job in jobs if job is not None]
 
 
-def _is(columns: tuple[Any, ...], owner: Owner) -> list[Any]:
-    names = (owner.dag_id, owner.run_id, owner.task_id, owner.map_index)
-    return [column == name for column, name in zip(columns, names, strict=True)]
+def _equals(columns: tuple[Any, ...], owner: TaskKey) -> list[Any]:
+    values = (owner.dag_id, owner.run_id, owner.task_id, owner.map_index)
+    return [column == value for column, value in zip(columns, values, strict=True)]
 
 
-def _word(state: Any) -> str | None:
+def _state_name(state: Any) -> str | None:
     return None if state is None else str(getattr(state, "value", state))

@@ -1,4 +1,4 @@
-"""The rule by which one model replaces another, and what the champion's log of promotions means.
+"""The promotion policy, the decision whether a model replaces the champion, and the log of promotions.
 
-May live here: pure decisions. No Airflow, no requests: who asks has the figures already.
+Pure functions on metrics that the caller provides: no Airflow, no requests.
 """

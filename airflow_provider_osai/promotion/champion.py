@@ -1,8 +1,8 @@
-"""Who the champion is, by the log of promotions: the events of its asset, oldest first.
+"""Determine the champion from the log of promotions: the events of its asset, oldest first.
 
-Each promotion names the champion that it was decided against. One that was decided against a champion whom another had
-replaced meanwhile counts for nothing: a comparison that a log of events, which is only ever added to, makes possible
-without a lock. An event that names none (a person's, for instance to roll back) always counts.
+Each promotion names the champion it replaces. A promotion whose champion has already been replaced by another one is
+ignored: an optimistic lock on an append-only log. An event that names no champion to replace, such as a manual
+rollback, always counts.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from airflow_provider_osai.promotion.decision import Contender
+from airflow_provider_osai.promotion.decision import ModelScore
 
-__all__ = ["Champion", "Run", "champion_of", "extra_of"]
+__all__ = ["Champion", "Run", "current_champion", "promotion_extra"]
 
-UNNAMED: Final = "?"
-"""Stands for the champion that an event without the word ``replaces`` was decided against: whoever it was."""
+ANY_CHAMPION: Final = "?"
+"""The default of ``replaces`` in an event without that field: it replaces any champion."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Which run promoted, and its place in time."""
+    """The Dag run of a promotion; ``after`` is its ``run_after`` or logical date."""
 
     dag_id: str
     run_id: str
     after: datetime | None = None
 
     def is_before(self, other: Run) -> bool:
-        """Whether this is an earlier run of the same Dag."""
+        """Return whether this is an earlier run of the same Dag."""
         if self.dag_id != other.dag_id or self.run_id == other.run_id:
             return False
         return self.after is not None and other.after is not None and self.after < other.after
@@ -39,10 +39,17 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The model that stands, and the run that promoted it, if one did."""
+    """The current champion, and the run that promoted it if known."""
 
-    model: Contender
+    model: ModelScore
     run: Run | None = None
+
+    def promoted_by(self) -> str:
+        """Return a phrase that names the run that promoted it, for messages."""
+        if self.run is None:
+            return "promoted by an event that names no run, for instance a manual one"
+        after = f" of {self.run.after.isoformat()}" if self.run.after else ""
+        return f"promoted by run {self.run.run_id} of Dag {self.run.dag_id}{after}"
 
 
 class _Run(BaseModel):
@@ -52,39 +59,40 @@ class _Run(BaseModel):
 
 
 class _Promotion(BaseModel):
-    """What we read of an event's extra. Other fields may be there."""
+    """The fields read from an event's extra; other fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", coerce_numbers_to_str=True, protected_namespaces=(), defer_build=True)
 
     model_id: str = Field(min_length=1)
     metrics: dict[str, Any] = Field(default_factory=dict)
     measured_on: str | None = None
-    replaces: str | None = UNNAMED
+    replaces: str | None = ANY_CHAMPION
     run: _Run | None = None
 
 
-def champion_of(extras: Iterable[Mapping[str, Any] | None]) -> Champion | None:
-    """Return who stands at the end of the log, or ``None``.
+def current_champion(extras: Iterable[Mapping[str, Any] | None]) -> Champion | None:
+    """Return the champion at the end of the log, or ``None``.
 
-    :param extras: of the asset's events, oldest first. What names no model is no promotion. If the log begins later
-        than the first promotion, its first one counts.
+    :param extras: the extras of the asset's events, oldest first. Events without a ``model_id`` are ignored. If the
+        beginning of the log is missing, the first promotion in it counts.
     """
-    stands: Champion | None = None
+    champion: Champion | None = None
     for extra in extras:
         try:
-            told = _Promotion.model_validate(extra)
+            event = _Promotion.model_validate(extra)
         except ValidationError:
             continue
-        if stands is None or told.replaces in (UNNAMED, stands.model.model_id):
-            run = Run(told.run.dag_id, told.run.run_id, told.run.after) if told.run else None
-            stands = Champion(Contender(told.model_id, told.metrics, told.measured_on), run)
-    return stands
+        if champion is None or event.replaces in (ANY_CHAMPION, champion.model.model_id):
+            run = Run(event.run.dag_id, event.run.run_id, event.run.after) if event.run else None
+            score = ModelScore(event.model_id, event.metrics, event.measured_on, "its promotion's event")
+            champion = Champion(score, run)
+    return champion
 
 
-def extra_of(decision: Mapping[str, Any], replaced: Champion | None, run: Run) -> dict[str, Any]:
-    """Return the extra of the event that a promotion makes: plain JSON.
+def promotion_extra(decision: Mapping[str, Any], replaced: Champion | None, run: Run) -> dict[str, Any]:
+    """Return the extra of a promotion's asset event, as plain JSON.
 
-    :param decision: as ``Decision.told`` tells it.
+    :param decision: the result of ``Decision.to_dict()``.
     """
     return {
         **decision["candidate"],

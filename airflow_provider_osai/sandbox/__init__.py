@@ -1,6 +1,6 @@
-"""A local OSAI: a real HTTP server that trains real small models, and can be told to misbehave.
+"""The sandbox: a local OSAI, a real HTTP server that trains small models and supports fault injection.
 
-May live here: anything that serves the contract. May not: Airflow, the client, anything else of this package.
+This package serves the contract. It imports neither Airflow nor the client, only the contract and models of ``api``.
 """
 
 from airflow_provider_osai.sandbox.app import create_app

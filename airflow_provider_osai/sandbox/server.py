@@ -1,8 +1,9 @@
-"""A sandbox that runs: uvicorn in a thread, on this machine only."""
+"""Run a sandbox: uvicorn in a thread, listening on the loopback address only."""
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 import socket
 import threading
 from typing import Any, Self, cast
@@ -23,41 +24,52 @@ HOST = "127.0.0.1"
 class Sandbox:
     """A running local OSAI, as a context manager.
 
-    :param port: where it listens; 0 takes a free port.
-    :param contract: the words that it speaks; the defaults if left out.
-    :param state: what it knows; made from *options* if left out, and then closed with the sandbox.
+    :param port: the port to listen on; 0 picks a free one.
+    :param contract: the endpoints and names to serve; default: the default contract.
+    :param base_path: the path of the API, without a trailing slash; may be empty.
+    :param state: its state; default: created from *options*, and closed with the sandbox.
     :param options: as for :class:`~airflow_provider_osai.sandbox.state.SandboxState`.
     """
 
     def __init__(
-        self, port: int = 0, *, contract: Contract | None = None, state: SandboxState | None = None, **options: Any
+        self,
+        port: int = 0,
+        *,
+        contract: Contract | None = None,
+        base_path: str = "/api",
+        state: SandboxState | None = None,
+        **options: Any,
     ) -> None:
-        self._port, self._own = port, state is None
+        self._port = port
+        self._base_path = base_path
+        self._owns_state = state is None
+        if state is None and contract is not None and contract.has_number_ids:
+            options.setdefault("new_id", _number)
         self.state: SandboxState = SandboxState(**options) if state is None else state
-        self.app = create_app(self.state, contract=contract)
+        self.app = create_app(self.state, contract=contract, base_path=base_path)
         self.control: Control = self.app.state.control
         self._server: _Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def portal_url(self) -> str:
-        """The address of the portal, without a slash at its end."""
+        """The address of the portal, without a trailing slash."""
         return f"http://{HOST}:{self._port}"
 
     @property
     def base_url(self) -> str:
         """The address of the API, for a connection's ``base_url``."""
-        return f"{self.portal_url}/api"
+        return f"{self.portal_url}{self._base_path}"
 
     @property
     def access_token(self) -> str:
-        """The token that signs in, for a connection's password."""
+        """The access token, for a connection's password."""
         return self.state.access_token
 
     def start(self) -> Self:
-        """Listen and return when requests are answered. A sandbox starts once.
+        """Start listening; return when the server is ready. A sandbox can be started once only.
 
-        :raises OSError: if the port is taken.
+        :raises OSError: if the port is in use.
         """
         try:
             listener = socket.create_server((HOST, self._port))
@@ -77,12 +89,13 @@ class Sandbox:
         return self
 
     def stop(self) -> None:
-        """Stop listening, end the jobs and remove what was stored, unless that is in a folder of the user."""
+        """Stop the server and its jobs, and delete the stored files unless they are in a user's folder."""
         if self._server and self._thread:
             self._server.should_exit = True
             self._thread.join(10.0)
-            self._server = self._thread = None
-        if self._own:
+            self._server = None
+            self._thread = None
+        if self._owns_state:
             self.state.close()
 
     def __enter__(self) -> Self:
@@ -92,8 +105,13 @@ class Sandbox:
         self.stop()
 
 
+def _number() -> str:
+    """Return an id that is a number, and exact in JSON."""
+    return str(secrets.randbelow(9 * 10**14) + 10**14)
+
+
 class _Server(uvicorn.Server):
-    """Says when it is ready."""
+    """A uvicorn server that sets ``ready`` when it has started."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -105,7 +123,7 @@ class _Server(uvicorn.Server):
 
 
 class _Protocol(H11Protocol):
-    """Shows the app the connection's transport, so that it can drop the connection."""
+    """Exposes the connection's transport to the app, so that faults can drop the connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(cast("asyncio.Transport", transport))

@@ -1,47 +1,47 @@
-"""Everything that one sandbox knows, behind one lock. The rules are in the parts; here is what joins them."""
+"""The state of a sandbox behind one lock: accounts, datasets, models and jobs, and rules that involve several."""
 
 from __future__ import annotations
 
-import ipaddress
 import secrets
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
+from airflow_provider_osai.api.addresses import is_loopback_url
+from airflow_provider_osai.api.models import JobState
 from airflow_provider_osai.api.requests import ConversionRequest, JobRequest
-from airflow_provider_osai.sandbox.accounts import Accounts
+from airflow_provider_osai.sandbox.auth import Accounts
 from airflow_provider_osai.sandbox.datasets import Datasets
-from airflow_provider_osai.sandbox.jobs import Jobs, datasets_of
-from airflow_provider_osai.sandbox.records import JobRecord, ModelRecord, Refused
-from airflow_provider_osai.sandbox.scripts import Script
-from airflow_provider_osai.sandbox.store import FolderStore, Store
-from airflow_provider_osai.sandbox.work import Work
+from airflow_provider_osai.sandbox.job_runner import JobRunner
+from airflow_provider_osai.sandbox.jobs import Jobs, dataset_ids_of
+from airflow_provider_osai.sandbox.models import ApiError, JobRecord, ModelRecord
+from airflow_provider_osai.sandbox.persistence import FolderStore, Store
+from airflow_provider_osai.sandbox.scenarios import Script
 
 __all__ = ["SandboxState"]
 
 
 class SandboxState:
-    """A sandbox's memory and rules; images and converted models lie in a temporary folder until :meth:`close`.
+    """The state of one sandbox. Images and converted models are stored in a temporary folder until :meth:`close`.
 
-    With a *folder*, datasets, models and jobs lie there too, written before a client has its answer: the next state of
-    the same folder goes on with them, even after a SIGKILL. What was queued or worked on starts over as soon as an app
-    starts; other jobs go on by their reads or by the clock. As with a real server, nobody is signed in any more (401),
-    and a webhook that was about to be sent is lost. Nor does the folder have what control was told and has seen:
-    scripts for jobs to come, armed faults, the record of requests.
+    With a *folder*, datasets, models and jobs are stored there too, before the client gets its response: the next state
+    with the same folder continues with them, even after a SIGKILL. Queued and running jobs start over as soon as an
+    app starts; other jobs continue by their reads or by time. As with a real server, all JWTs become invalid (401) and
+    pending webhooks are lost. Scripts, armed faults and the record of requests are not stored.
 
-    :param folder: is made if it is missing; for one sandbox at a time, and only a folder of your own: what is in it is
-        trusted (see :mod:`~airflow_provider_osai.sandbox.store`). A temporary one without records if left out.
-    :param access_token: the only token that signs in; made up if left out.
-    :param token_lifetime: seconds that a JWT lives.
-    :param single_session: whether signing in anew ends older JWTs.
-    :param quoted_jwt: whether the sign-in answers the JWT in quotes.
-    :param idle_unlock: seconds after which a forgotten upload unlocks its dataset.
-    :param workers: how many jobs are worked on at once.
-    :param clock: seconds since the epoch.
-    :param new_id: makes ids; short hexadecimal ones if left out.
+    :param folder: created if it does not exist. For one sandbox at a time, and only a folder of your own, since its
+        contents are trusted (see :mod:`~airflow_provider_osai.sandbox.persistence`). Default: a temporary folder
+        without records.
+    :param access_token: the only valid access token; default: generated.
+    :param token_lifetime: lifetime of a JWT in seconds.
+    :param single_session: whether a new sign-in revokes earlier JWTs.
+    :param quoted_jwt: whether the sign-in returns the JWT in quotes.
+    :param idle_unlock: seconds without an image after which an open upload no longer locks its dataset.
+    :param workers: maximum number of concurrent jobs.
+    :param clock: returns the seconds since the epoch.
+    :param new_id: returns a new id; default: 12 hexadecimal digits.
     """
 
     def __init__(
@@ -58,7 +58,9 @@ class SandboxState:
         new_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
         self.access_token = access_token or f"sandbox-{secrets.token_urlsafe(24)}"
-        self.quoted_jwt, self.clock, self.new_id = quoted_jwt, clock, new_id
+        self.quoted_jwt = quoted_jwt
+        self.clock = clock
+        self.new_id = new_id
         self.lock = threading.RLock()
         self.store = Store() if folder is None else FolderStore(Path(folder))
         self.folder = self.store.files
@@ -69,42 +71,75 @@ class SandboxState:
         self.models = {model.id: model for _, model in self.store.load(ModelRecord)}
         for model in self.models.values():
             model.files = {target: self.folder / path.name for target, path in model.files.items()}
-        self.jobs = Jobs(Work(self), self.store, workers=workers, lock=self.lock, clock=clock, new_id=new_id)
+        self.jobs = Jobs(JobRunner(self), self.store, workers=workers, lock=self.lock, clock=clock, new_id=new_id)
         files = {path.name for model in self.models.values() for path in model.files.values()}
-        self.store.sweep(files | {dataset.id for dataset in self.datasets.find(None)})
+        self.store.remove_unknown_files(files | {dataset.id for dataset in self.datasets.find(None)})
 
     def model(self, model_id: str) -> ModelRecord:
-        """Return a model; 404 if there is none."""
+        """Return a model.
+
+        :raises ApiError: 404, if it does not exist.
+        """
         with self.lock:
             if model_id not in self.models:
-                raise Refused(404, f"there is no model {model_id}")
+                raise ApiError(404, f"Model {model_id} does not exist")
             return self.models[model_id]
 
-    def add_model(self, model: ModelRecord) -> None:
-        """Remember a model, or what has changed of it."""
+    def save_model(self, model: ModelRecord) -> None:
+        """Add a model, or save its changes."""
         with self.lock:
             model.created_at = model.created_at or self.clock()
             self.models[model.id] = model
-            self.store.keep(model)
+            self.store.save(model)
 
-    def converted(self, model_id: str, target: str | None) -> Path:
-        """Return the model's file for *target*, which may be left out if there is only one."""
+    def converted_file(self, model_id: str, target: str | None) -> Path:
+        """Return the model's file for *target*, which is optional if there is only one file.
+
+        :raises ApiError: 404, if there is no such file.
+        """
         with self.lock:
             files = self.model(model_id).files
             if not target and len(files) == 1:
                 return next(iter(files.values()))
             path = files.get((target or "").casefold())
         if path is None:
-            known = ", ".join(sorted(files)) or "nothing"
-            raise Refused(404, f"model {model_id} is not converted for {target or 'what you want'}; it is for: {known}")
+            targets = ", ".join(sorted(files)) or "none"
+            missing = f"has no conversion for target {target!r}" if target else "needs a target"
+            raise ApiError(404, f"Model {model_id} {missing}; available targets: {targets}")
         return path
 
+    def file_of_conversion(self, conversion_id: str) -> Path:
+        """Return the file that a conversion made.
+
+        :raises ApiError: 404, if there is no such file.
+        """
+        for job in self.jobs.all_jobs():
+            ids = (job.id, (job.result or {}).get("conversionId"))
+            if isinstance(job.request, ConversionRequest) and conversion_id in ids:
+                return self.converted_file(job.request.model_id, job.request.target)
+        raise ApiError(404, f"There is no conversion {conversion_id}")
+
+    def written_file(self, job_id: str) -> Path | None:
+        """Return the file that a conversion's job has written; ``None`` if there is none (yet)."""
+        with self.lock:
+            for job in self.jobs.all_jobs():
+                if job.id == job_id and isinstance(job.request, ConversionRequest) and job.state is JobState.SUCCEEDED:
+                    model = self.models.get(job.request.model_id)
+                    return None if model is None else model.files.get(job.request.target.casefold())
+        return None
+
     def conversions(self, model_id: str) -> list[JobRecord]:
-        """Return the jobs that convert a model, or have; 404 if there is no such model."""
+        """Return all conversion jobs of a model, oldest first.
+
+        :raises ApiError: 404, if the model does not exist.
+        """
         with self.lock:
             self.model(model_id)
-            jobs = self.jobs.everything()
-            return [j for j in jobs if isinstance(j.request, ConversionRequest) and j.request.model_id == model_id]
+            return [
+                job
+                for job in self.jobs.all_jobs()
+                if isinstance(job.request, ConversionRequest) and job.request.model_id == model_id
+            ]
 
     def submit(
         self,
@@ -114,27 +149,34 @@ class SandboxState:
         reference: str | None = None,
         webhook_url: str | None = None,
     ) -> JobRecord:
-        """Take a job if what it works on exists (404) and is not locked (409), and its webhook stays here (400)."""
-        if webhook_url is not None and not is_loopback(webhook_url):
-            raise Refused(400, "webhookUrl: the sandbox only calls addresses of this machine (loopback)")
+        """Submit a job.
+
+        :raises ApiError: 404, if its datasets or model do not exist; 409, if a dataset is locked; 400, if its webhook
+            is not on this machine.
+        """
+        if webhook_url is not None and not is_loopback_url(webhook_url):
+            raise ApiError(400, "webhookUrl: the sandbox calls loopback addresses only")
         with self.lock:
-            for dataset_id in datasets_of(request):
-                self.datasets.unlocked(dataset_id)
+            for dataset_id in dataset_ids_of(request):
+                self.datasets.get_unlocked(dataset_id)
             model_id = getattr(request, "model_id", None)
             if model_id:
                 self.model(model_id)
             return self.jobs.submit(request, script or Script(), reference=reference, webhook_url=webhook_url)
 
     def delete_dataset(self, dataset_id: str) -> None:
-        """Remove a dataset; 409 while it is locked or a job works on it."""
+        """Delete a dataset.
+
+        :raises ApiError: 404, if it does not exist; 409, if it is locked or a job uses it.
+        """
         with self.lock:
-            self.datasets.unlocked(dataset_id)
-            if self.jobs.uses(dataset_id):
-                raise Refused(409, f"a job works on dataset {dataset_id}; cancel it first")
+            self.datasets.get_unlocked(dataset_id)
+            if self.jobs.uses_dataset(dataset_id):
+                raise ApiError(409, f"Dataset {dataset_id} is used by a job; cancel the job first")
             self.datasets.delete(dataset_id)
 
     def reset(self) -> None:
-        """Forget jobs, models and datasets. Who is signed in stays so."""
+        """Delete jobs, models and datasets. JWTs stay valid."""
         with self.lock:
             self.store.clear()
             self.jobs.clear()
@@ -145,7 +187,7 @@ class SandboxState:
             self.models = {}
 
     def close(self) -> None:
-        """Stop the workers, and remove the folder if it is temporary."""
+        """Stop the workers, and delete the folder if it is temporary."""
         self.jobs.close()
         self.store.close()
 
@@ -154,14 +196,3 @@ class SandboxState:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def is_loopback(url: str) -> bool:
-    """Whether *url* is an http(s) address of this machine."""
-    try:
-        parts = urlsplit(str(url))
-        host = parts.hostname or ""
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-    return local and parts.scheme in ("http", "https")

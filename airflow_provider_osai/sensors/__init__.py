@@ -1,4 +1,4 @@
-"""What waits for jobs that another task, Dag or person submitted.
+"""Sensors that wait for jobs submitted by another task, another Dag, or a user.
 
-May live here: sensors. May not: submitting or cancelling anything.
+Allowed here: sensors. Not allowed: submitting or cancelling jobs.
 """

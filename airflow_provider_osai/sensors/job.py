@@ -1,4 +1,4 @@
-"""Waits for any OSAI job by its kind and id."""
+"""A sensor that waits for an OSAI job, identified by its kind and id."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_osai.api.errors import OsaiAuthError, OsaiError, OsaiJobLost, OsaiJobTimeout, OsaiUnreachable
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.hooks.osai import OsaiHook
-from airflow_provider_osai.jobs.event import JobEvent, Outcome
 from airflow_provider_osai.jobs.flow import run
-from airflow_provider_osai.jobs.lifecycle import Watch, look, outcome, see
-from airflow_provider_osai.jobs.pace import Pace
+from airflow_provider_osai.jobs.lifecycle import WaitOptions, get_job, get_job_persistently, raise_for_state
+from airflow_provider_osai.jobs.polling import PollSchedule, log_job_message
 from airflow_provider_osai.links.portal import OsaiPortalLink
-from airflow_provider_osai.operators.base import no_vain_retries, started_at
+from airflow_provider_osai.operators.base import fail_without_retry, started_at
+from airflow_provider_osai.triggers.event import JobEvent, Outcome
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
 
 if TYPE_CHECKING:
@@ -38,29 +38,30 @@ if TYPE_CHECKING:
 __all__ = ["OsaiJobSensor"]
 
 GRACE = 30.0
-"""Seconds after its time limit at which Airflow itself ends a deferred sensor, in case no triggerer runs."""
+"""Seconds after the sensor's deadline at which Airflow itself times out the deferral, in case no triggerer runs."""
 
 
 class OsaiJobSensor(BaseSensorOperator):
-    """Waits for the end of a job, and returns the references to what it made, as the job operators do.
+    """Waits until a job has ended, and returns references to its output, as the job operators do.
 
-    It never cancels the job: it did not submit it. Works in ``mode="poke"``, ``mode="reschedule"`` and deferrable.
-    ``poke_interval`` (seconds, 60), ``timeout`` and ``execution_timeout`` are those of every sensor, and hold in each
-    mode, as ``soft_fail`` and ``never_fail`` do. Each key of the returned dict is an XCom of its own.
+    The sensor never cancels the job, because it did not submit it. It works with ``mode="poke"``,
+    ``mode="reschedule"`` and ``deferrable=True``. ``poke_interval`` (default 60 seconds), ``timeout``,
+    ``execution_timeout``, ``soft_fail`` and ``never_fail`` are those of every sensor and apply in each mode.
 
     :param kind: the job's kind: ``training``, ``retraining``, ``conversion``, ``manipulation``, ``prediction`` or
         ``device_rental``.
     :param job_id: OSAI's id of the job.
     :param osai_conn_id: the connection's id.
     :param deferrable: wait in the triggerer. Default: Airflow's ``[operators] default_deferrable``.
-    :param max_unreachable: seconds for which OSAI may be out of reach before the sensor fails. In
-        ``mode="reschedule"``, where nothing is remembered between two looks, ``timeout`` bounds it.
-    :param multiple_outputs: whether each key of the returned dict is an XCom of its own.
+    :param unreachable_timeout: seconds for which OSAI may be unreachable before the sensor fails (default 3600). With
+        ``mode="reschedule"``, which keeps no state between two pokes, ``timeout`` applies instead.
+    :param multiple_outputs: push each key of the returned dict as a separate XCom (default).
     :raises OsaiJobFailed: if the job failed.
-    :raises OsaiJobCancelled: if it was cancelled.
-    :raises OsaiJobTimeout: if it had not ended at the ``execution_timeout`` of a deferred sensor. It goes on.
-    :raises OsaiJobLost: if it was out of sight for too long, or OSAI does not know it.
-    :raises AirflowFailException: if no retry can help: a bad value, a refused token. Its cause is the OsaiError.
+    :raises OsaiJobCancelled: if the job was cancelled.
+    :raises OsaiJobTimeout: if the job had not ended at a deferred sensor's ``execution_timeout``. It is not cancelled.
+    :raises OsaiJobLost: if the job could not be read for too long, or OSAI does not know it.
+    :raises AirflowFailException: on a non-retryable error, such as an invalid argument or a rejected token. Its
+        ``__cause__`` is the OsaiError.
     """
 
     template_fields = ("kind", "job_id", "osai_conn_id")
@@ -74,7 +75,7 @@ class OsaiJobSensor(BaseSensorOperator):
         job_id: str,
         osai_conn_id: str = OsaiHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
-        max_unreachable: float = 3600.0,
+        unreachable_timeout: float = 3600.0,
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -83,51 +84,53 @@ class OsaiJobSensor(BaseSensorOperator):
         self.job_id = job_id
         self.osai_conn_id = osai_conn_id
         self.deferrable = deferrable
-        self.max_unreachable = max_unreachable
-        self._seen: float | None = None
+        self.unreachable_timeout = unreachable_timeout
+        self._last_read_at: float | None = None
         self._start_latency = 0.0
 
     def execute(self, context: Context) -> Any:
-        """Look once; then wait here or in the triggerer."""
+        """Poll the job once if deferrable, and defer if it has not ended; otherwise poke until it has ended."""
         self._start_latency = max(0.0, time.time() - started_at(context)) if self.deferrable else 0.0
-        with self._ended_as_asked():
+        with self._skip_if_soft_fail():
             link = OsaiPortalLink.url(self.hook.settings(), JobKind.parse(self.kind), self.job_id)
             context["ti"].xcom_push(key=OsaiPortalLink().xcom_key, value=link)
             if self.deferrable:
-                return self._conclude(self._first_look(), context)
+                return self._return_or_defer(self._get_job_if_reachable(), context)
         return super().execute(context)
 
-    def poke(self, context: Context) -> bool | PokeReturnValue:  # noqa: ARG002 - Airflow's signature
-        """Look at the job; a passing outage is "not yet"."""
-        began = time.monotonic() if self._seen is None else self._seen
-        with self._ended_as_asked():
+    def poke(self, context: Context) -> bool | PokeReturnValue:  # Airflow's signature
+        """Poll the job; return ``False`` if it has not ended, or during a temporary outage."""
+        outage_start = time.monotonic() if self._last_read_at is None else self._last_read_at
+        with self._skip_if_soft_fail():
             try:
-                job = self._look()
+                job = self._get_job()
             except (OsaiUnreachable, OsaiAuthError) as error:
-                if isinstance(error, OsaiAuthError) and self._seen is None:
+                if isinstance(error, OsaiAuthError) and self._last_read_at is None:
                     raise
-                self._seen = began
-                dark = time.monotonic() - began
-                if dark > self._watch().patience(error):
-                    msg = f"not seen for {dark:.0f} s ({error})"
+                self._last_read_at = outage_start  # an outage at the first poke starts with that poke
+                outage = time.monotonic() - outage_start
+                if outage > self._wait_options().outage_timeout(error):
+                    msg = f"The job could not be read for {outage:.0f} s ({error})"
                     raise OsaiJobLost(msg, kind=self.kind, job_id=self.job_id) from error
-                self.log.warning("Not seen for %.0f s: %s", dark, error)
+                self.log.warning(
+                    "OSAI %s job %s could not be read for %.0f s: %s", self.kind, self.job_id, outage, error
+                )
                 return False
-            self._seen = time.monotonic()
-            return PokeReturnValue(is_done=True, xcom_value=outcome(job).references()) if job.is_terminal else False
+            self._last_read_at = time.monotonic()
+            return PokeReturnValue(is_done=True, xcom_value=self._build_result(job)) if job.is_terminal else False
 
     def execute_complete(self, context: Context, event: Any) -> Any:
-        """Go on after the trigger fired: what counts is what OSAI says of the job now, not the event."""
-        with self._ended_as_asked():
-            told = JobEvent.read(event)
-            if told.outcome is Outcome.LOST:
-                raise OsaiJobLost(told.message, kind=self.kind, job_id=self.job_id)
+        """Resume after the trigger fired. The job is read again: its current state counts, not that in the event."""
+        with self._skip_if_soft_fail():
+            job_event = JobEvent.parse(event)
+            if job_event.outcome is Outcome.LOST:
+                raise OsaiJobLost(job_event.message, kind=self.kind, job_id=self.job_id)
             kind = JobKind.parse(self.kind)
             with self.hook.get_conn() as client:
-                job = run(see(client.calls, kind, self.job_id, self._watch()), client.send)
-            if told.outcome is Outcome.DEADLINE and not job.is_terminal:
-                self._time_out()
-            return self._conclude(job, context, told)
+                job = run(get_job_persistently(client.calls, kind, self.job_id, self._wait_options()), client.send)
+            if job_event.outcome is Outcome.DEADLINE and not job.is_terminal:
+                self._raise_timeout()
+            return self._return_or_defer(job, context, job_event)
 
     @cached_property
     def hook(self) -> OsaiHook:
@@ -135,50 +138,58 @@ class OsaiJobSensor(BaseSensorOperator):
         return OsaiHook(self.osai_conn_id)
 
     @contextmanager
-    def _ended_as_asked(self) -> Iterator[None]:
-        """Skip the task instead of failing it if the user wants that, whatever the mode."""
+    def _skip_if_soft_fail(self) -> Iterator[None]:
+        """Skip the task instead of failing it if ``soft_fail`` or ``never_fail`` is set, in every mode."""
         try:
-            with no_vain_retries():
+            with fail_without_retry():
                 yield
         except (OsaiError, AirflowFailException) as error:
             if not (self.soft_fail or getattr(self, "never_fail", False)):
                 raise
-            raise AirflowSkipException(f"Skipping, since soft_fail or never_fail is set: {error}") from error
+            raise AirflowSkipException(f"Skipping because soft_fail or never_fail is set: {error}") from error
 
-    def _look(self) -> Job:
+    def _get_job(self) -> Job:
         with self.hook.get_conn() as client:
-            return run(look(client.calls, JobKind.parse(self.kind), self.job_id), client.send)
+            return run(get_job(client.calls, JobKind.parse(self.kind), self.job_id), client.send)
 
-    def _first_look(self) -> Job | None:
-        """Return the job, or nothing in an outage, which the trigger outlasts."""
+    def _get_job_if_reachable(self) -> Job | None:
+        """Return the job; ``None`` in an outage, during which the trigger retries."""
         try:
-            return self._look()
+            return self._get_job()
         except OsaiUnreachable as error:
-            self.log.warning("The job cannot be read now: %s", error)
+            self.log.warning("OSAI %s job %s could not be read, deferring: %s", self.kind, self.job_id, error)
             return None
 
-    def _watch(self) -> Watch:
-        return Watch(
-            since=time.time(), pace=Pace(float(self.poke_interval)), max_unreachable=float(self.max_unreachable)
+    def _wait_options(self) -> WaitOptions:
+        return WaitOptions(
+            since=time.time(),
+            schedule=PollSchedule(float(self.poke_interval)),
+            unreachable_timeout=float(self.unreachable_timeout),
         )
 
-    def _conclude(self, job: Job | None, context: Context, told: JobEvent | None = None) -> dict[str, Any]:
+    def _return_or_defer(self, job: Job | None, context: Context, event: JobEvent | None = None) -> dict[str, Any]:
         if job is None or not job.is_terminal:
-            self._defer(context, told)
-        return outcome(job).references()
+            self._defer(context, event)
+        return self._build_result(job)
 
-    def _time_out(self) -> NoReturn:
-        """End the task at the earlier of its two time limits."""
+    def _build_result(self, job: Job) -> dict[str, Any]:
+        log_job_message(self.log, job)
+        return dict(raise_for_state(job).references())
+
+    def _raise_timeout(self) -> NoReturn:
+        """Raise the error of ``timeout`` or ``execution_timeout``, whichever is shorter."""
         limit = self.execution_timeout.total_seconds() if self.execution_timeout else math.inf
         if float(self.timeout) <= limit:
             raise AirflowSensorTimeout(f"OSAI {self.kind} job {self.job_id} had not ended after {self.timeout} s")
-        msg = f"it had not ended at the sensor's execution_timeout of {self.execution_timeout}; it was not cancelled"
+        msg = (
+            f"The job had not ended at the sensor's execution_timeout of {self.execution_timeout}. It was not cancelled"
+        )
         raise OsaiJobTimeout(msg, kind=self.kind, job_id=self.job_id)
 
-    def _defer(self, context: Context, told: JobEvent | None) -> NoReturn:
+    def _defer(self, context: Context, event: JobEvent | None) -> NoReturn:
         now = time.time()
         limits = [float(self.timeout), *([self.execution_timeout.total_seconds()] if self.execution_timeout else [])]
-        deadline = (told.deadline if told else None) or started_at(context) + min(limits)
+        deadline = (event.deadline if event else None) or started_at(context) + min(limits)
         self.defer(
             trigger=OsaiJobTrigger(
                 osai_conn_id=self.osai_conn_id,
@@ -187,8 +198,8 @@ class OsaiJobSensor(BaseSensorOperator):
                 since=now,
                 deadline=deadline,
                 poll_interval=self.poke_interval,
-                max_unreachable=self.max_unreachable,
-                deferrals=told.once_more() if told else 0,
+                max_unreachable=self.unreachable_timeout,
+                deferrals=event.next_deferral() if event else 0,
                 cancel_on_kill=False,
                 cancel_at_deadline=False,
                 deferred_at=now,

@@ -1,4 +1,1 @@
-"""For tests of users' own Dags.
-
-May live here: pytest's plugin. Nothing that a Dag imports.
-"""
+"""A pytest plugin for tests of users' Dags. Nothing that a Dag imports belongs here."""

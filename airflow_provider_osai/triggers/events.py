@@ -1,59 +1,71 @@
-"""Triggers that watch OSAI for Airflow's assets: an ``AssetWatcher`` with one of them starts Dags by itself."""
+"""Event triggers for Airflow assets: an ``AssetWatcher`` with one of them starts Dags when OSAI data changes."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from airflow_provider_osai.compat import SHARES_STREAMS, SharedStreamProducer
+from airflow_provider_osai.compat import HAS_SHARED_STREAMS, SharedStreamProducer
 from airflow_provider_osai.hooks.osai import OsaiHook
-from airflow_provider_osai.jobs.news import Told, dataset_news, is_comparable, model_news
-from airflow_provider_osai.triggers.looking import DATASETS, MODELS, Look, Subject, looks, wanting
-from airflow_provider_osai.triggers.telling import Memory, Teller
+from airflow_provider_osai.triggers.asset_polling import (
+    DATASETS,
+    MODELS,
+    PollTarget,
+    Snapshot,
+    poll_snapshots,
+    require_ids,
+)
+from airflow_provider_osai.triggers.asset_state import ChangeReporter, ReportedStateStore
+from airflow_provider_osai.triggers.change_detection import ReportedState, dataset_changes, is_comparable, model_changes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from airflow.triggers.shared_stream import AdvanceItem
 
-__all__ = ["OsaiDatasetChangedTrigger", "OsaiEventTrigger", "OsaiLooks", "OsaiModelTrainedTrigger"]
+__all__ = ["OsaiDatasetChangedTrigger", "OsaiEventTrigger", "OsaiModelTrainedTrigger", "OsaiPollStream"]
 
-MINUTE: Final = 60.0
-SHORTEST, LONGEST = 0.1, 86_400.0
-"""Seconds between two looks at the least and at the most, whatever is asked for."""
+DEFAULT_INTERVAL: Final = 60.0
+"""Default seconds between two polls."""
+MIN_INTERVAL: Final = 0.1
+"""Minimum seconds between two polls, whatever is configured."""
+MAX_INTERVAL: Final = 86_400.0
+"""Maximum seconds between two polls, whatever is configured."""
 
 
-class OsaiLooks(SharedStreamProducer):
-    """The looks that triggers of one :class:`Subject` share. Airflow says when the events of each are in its database.
+class OsaiPollStream(SharedStreamProducer):
+    """The polls shared by the triggers of one :class:`PollTarget`. Airflow reports when their events are persisted.
 
-    :param subject: what is looked at.
+    :param target: what is polled.
     """
 
-    def __init__(self, subject: Subject) -> None:
-        self._subject = subject
+    def __init__(self, target: PollTarget) -> None:
+        self._target = target
 
-    async def open_stream(self) -> AsyncIterator[tuple[Look, Look]]:
-        """Look, for ever; it raises nothing, since that would end the watching of all who share it."""
-        async with aclosing(looks(self._subject)) as stream:
-            async for look in stream:
-                yield look, look
+    async def open_stream(self) -> AsyncIterator[tuple[Snapshot, Snapshot]]:
+        """Poll endlessly. Never raises, since an exception would stop all triggers that share the polls."""
+        async with aclosing(poll_snapshots(self._target)) as stream:
+            async for snapshot in stream:
+                yield snapshot, snapshot
 
     async def advance(self, batch: Sequence[AdvanceItem]) -> None:
-        """Let the triggers remember what they told, which is in Airflow's database now.
+        """Save the reported states of the triggers whose events are now in Airflow's database.
 
-        If one that heard a look has failed since, nobody knows which event is there; the next look lets them remember.
+        If a trigger that processed a snapshot has failed since, it is unknown whether its event was persisted; the
+        states are then saved after the next poll.
         """
-        for look, outcome in batch:
-            if outcome.acked >= look.heard:
-                await look.settle()
+        for snapshot, outcome in batch:
+            if outcome.acked >= snapshot.consumers:
+                await snapshot.run_callbacks()
 
 
 class OsaiEventTrigger(BaseEventTrigger):
-    """What the triggers that watch OSAI have in common. They never end, and never fire on an error.
+    """Base class of the event triggers. They run endlessly and never fire on an error.
 
-    Arguments are plain JSON and hold no secret; unknown ones, of newer versions, are ignored.
+    The arguments are plain JSON and contain no secret; unknown ones, of newer versions, are ignored.
     """
 
     supports_triggerer_queue = True
@@ -61,70 +73,77 @@ class OsaiEventTrigger(BaseEventTrigger):
     osai_conn_id: str
     poll_interval: float
 
-    def shared_stream_key(self) -> Subject | None:
-        """Return what is looked at: all who look at the same share one poll. ``None`` before Airflow 3.3."""
-        return self._subject() if SHARES_STREAMS else None
+    def shared_stream_key(self) -> PollTarget | None:
+        """Return the poll target; triggers with equal targets share one poll. ``None`` before Airflow 3.3."""
+        return self._target() if HAS_SHARED_STREAMS else None
 
     @classmethod
-    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> OsaiLooks:
-        """Return the shared poll; Airflow calls this once for all who share it."""
-        return OsaiLooks(cls(**kwargs)._subject())
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> OsaiPollStream:
+        """Return the shared poll; Airflow calls this once for all triggers that share it."""
+        return OsaiPollStream(cls(**kwargs)._target())
 
-    async def filter_shared_stream(self, shared_stream: AsyncIterator[Look]) -> AsyncIterator[TriggerEvent]:
-        """Fire an event for each change that the shared looks show."""
-        teller = self._teller()
-        with wanting(self._subject(), *self._ids()):
-            async for look in shared_stream:
-                for event in await teller.hear(look):
+    async def filter_shared_stream(self, shared_stream: AsyncIterator[Snapshot]) -> AsyncIterator[TriggerEvent]:
+        """Fire an event for each change in the shared snapshots."""
+        reporter = self._reporter()
+        with require_ids(self._target(), *self._required_ids()):
+            async for snapshot in shared_stream:
+                for event in await reporter.detect_changes(snapshot):
                     yield TriggerEvent(event)
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Look by itself, where polls cannot be shared, and fire an event for each change."""
-        teller, before = self._teller(), None
-        with wanting(self._subject(), *self._ids()):
-            async with aclosing(looks(self._subject())) as stream:
-                async for look in stream:
-                    if before is not None:
-                        await before.settle()
-                    for event in await teller.hear(look):
+        """Fire an event for each change, with polls of its own; for Airflow before 3.3, which cannot share them."""
+        reporter = self._reporter()
+        previous: Snapshot | None = None
+        with require_ids(self._target(), *self._required_ids()):
+            async with aclosing(poll_snapshots(self._target())) as stream:
+                async for snapshot in stream:
+                    if previous is not None:
+                        await previous.run_callbacks()
+                    for event in await reporter.detect_changes(snapshot):
                         yield TriggerEvent(event)
-                    before = look
+                    previous = snapshot
 
-    def _subject(self) -> Subject:
+    def _target(self) -> PollTarget:
         try:
-            interval = min(max(SHORTEST, float(self.poll_interval)), LONGEST)
+            interval = min(max(MIN_INTERVAL, float(self.poll_interval)), MAX_INTERVAL)
         except (TypeError, ValueError):
-            interval = MINUTE
-        return Subject(self.osai_conn_id, self.listing, interval)
+            interval = DEFAULT_INTERVAL
+        return PollTarget(self.osai_conn_id, self.listing, interval)
 
-    def _teller(self) -> Teller:
-        store = getattr(self, "asset_state_store", None)
-        return Teller(Memory(store, f"osai.{self.osai_conn_id}.{self._key()}"), self._news, self.log)
+    def _reporter(self) -> ChangeReporter:
+        key = f"osai.{self.osai_conn_id}.{self._state_key()}"
+        store = ReportedStateStore(getattr(self, "asset_state_store", None), key)
+        return ChangeReporter(store, self._detect_changes, self.log)
 
-    def _ids(self) -> Sequence[str]:
-        """Return what must be looked at even if no list shows it."""
+    def _required_ids(self) -> Sequence[str]:
+        """Return the ids to fetch even if the list does not contain them."""
         return ()
 
-    def _key(self) -> str:
-        raise NotImplementedError
+    @abstractmethod
+    def _state_key(self) -> str:
+        """Return the part of the state's key that identifies what the trigger watches."""
 
-    def _news(self, told: Told | None, look: Look) -> tuple[list[dict[str, Any]], Told | None]:
-        raise NotImplementedError
+    @abstractmethod
+    def _detect_changes(
+        self, reported: ReportedState | None, snapshot: Snapshot
+    ) -> tuple[list[dict[str, Any]], ReportedState | None]:
+        """Return the payloads of the events since *reported*, and the state to report next."""
 
 
 class OsaiDatasetChangedTrigger(OsaiEventTrigger):
-    """Fires when a dataset has changed, once for each change, and not before the upload that changes it is over.
+    """Fires once for each change of a dataset, after the upload that changed it has ended.
 
-    A change is another ``updatedAt`` or, where OSAI says none, another number of images (both assumed). The first look
-    is what changes are measured by. From Airflow 3.3 on the last change is remembered for the asset, so that one while
-    no triggerer runs is told afterwards; before, the first look after each start is the measure.
+    A change is a different ``updatedAt`` or, if OSAI returns none, a different number of images (both assumed). The
+    first poll sets the baseline. With Airflow 3.3 and newer, the last reported state is stored for the asset, so that a
+    change while no triggerer runs fires afterwards; with older versions, the first poll after each start sets a new
+    baseline.
 
     The event: ``{"kind": "dataset_changed", "dataset_id", "name", "updated_at", "image_count", "previous": {...}}``.
 
     :param dataset_id: the dataset's id.
     :param osai_conn_id: the connection's id.
-    :param poll_interval: seconds between two looks.
-    :param version: of these arguments.
+    :param poll_interval: seconds between two polls.
+    :param version: version of these arguments.
     """
 
     listing = DATASETS
@@ -133,7 +152,7 @@ class OsaiDatasetChangedTrigger(OsaiEventTrigger):
         self,
         dataset_id: str = "",
         osai_conn_id: str = OsaiHook.default_conn_name,
-        poll_interval: float = MINUTE,
+        poll_interval: float = DEFAULT_INTERVAL,
         version: int = 1,
         **_newer: Any,
     ) -> None:
@@ -142,10 +161,10 @@ class OsaiDatasetChangedTrigger(OsaiEventTrigger):
         self.osai_conn_id = osai_conn_id
         self.poll_interval = poll_interval
         self.version = version
-        self._complained = False
+        self._has_warned = False
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what another process makes this trigger from."""
+        """Return the class path and the arguments from which another process recreates this trigger."""
         return (
             f"{__name__}.{type(self).__name__}",
             {
@@ -156,40 +175,43 @@ class OsaiDatasetChangedTrigger(OsaiEventTrigger):
             },
         )
 
-    def _ids(self) -> Sequence[str]:
+    def _required_ids(self) -> Sequence[str]:
         return (str(self.dataset_id),)
 
-    def _key(self) -> str:
+    def _state_key(self) -> str:
         return f"dataset_changed.{self.dataset_id}"
 
-    def _news(self, told: Told | None, look: Look) -> tuple[list[dict[str, Any]], Told | None]:
+    def _detect_changes(
+        self, reported: ReportedState | None, snapshot: Snapshot
+    ) -> tuple[list[dict[str, Any]], ReportedState | None]:
         dataset_id = str(self.dataset_id)
-        dataset = look.found.get(dataset_id)
-        if dataset_id in look.missing:
-            self._complain(f"dataset {dataset_id!r} is not there: {look.missing[dataset_id]}")
+        dataset = snapshot.items.get(dataset_id)
+        if dataset_id in snapshot.missing:
+            self._warn_once(f"dataset {dataset_id!r} was not found: {snapshot.missing[dataset_id]}")
         elif dataset is not None and not is_comparable(dataset):
-            self._complain(f"OSAI tells neither when dataset {dataset_id!r} changed nor how many images it has")
+            self._warn_once(f"OSAI returns neither the change time nor the number of images of dataset {dataset_id!r}")
         elif dataset is not None:
-            self._complained = False
-        return dataset_news(told, dataset)
+            self._has_warned = False
+        return dataset_changes(reported, dataset)
 
-    def _complain(self, reason: str) -> None:
-        if not self._complained:
-            self.log.warning("Cannot tell of changes, and go on looking: %s", reason)
-        self._complained = True
+    def _warn_once(self, reason: str) -> None:
+        if not self._has_warned:
+            self.log.warning("Cannot detect changes (%s); will keep polling", reason)
+        self._has_warned = True
 
 
 class OsaiModelTrainedTrigger(OsaiEventTrigger):
-    """Fires when OSAI has a new model, once for each; several at once in the order of their making.
+    """Fires once for each new model; for several at once, in the order of their creation.
 
-    The models of the first look are not new. What is remembered is as for :class:`OsaiDatasetChangedTrigger`.
+    The models of the first poll are the baseline. The reported state is stored as for
+    :class:`OsaiDatasetChangedTrigger`.
 
     The event: ``{"kind": "model_trained", "model_id", "name", "metrics", "created_at"}``.
 
-    :param model_name: tells only of models that are called so; ``None``: of all.
+    :param model_name: fire only for models with this name; ``None``: for all.
     :param osai_conn_id: the connection's id.
-    :param poll_interval: seconds between two looks.
-    :param version: of these arguments.
+    :param poll_interval: seconds between two polls.
+    :param version: version of these arguments.
     """
 
     listing = MODELS
@@ -198,7 +220,7 @@ class OsaiModelTrainedTrigger(OsaiEventTrigger):
         self,
         model_name: str | None = None,
         osai_conn_id: str = OsaiHook.default_conn_name,
-        poll_interval: float = MINUTE,
+        poll_interval: float = DEFAULT_INTERVAL,
         version: int = 1,
         **_newer: Any,
     ) -> None:
@@ -209,7 +231,7 @@ class OsaiModelTrainedTrigger(OsaiEventTrigger):
         self.version = version
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what another process makes this trigger from."""
+        """Return the class path and the arguments from which another process recreates this trigger."""
         return (
             f"{__name__}.{type(self).__name__}",
             {
@@ -220,8 +242,10 @@ class OsaiModelTrainedTrigger(OsaiEventTrigger):
             },
         )
 
-    def _key(self) -> str:
+    def _state_key(self) -> str:
         return "model_trained" if self.model_name is None else f"model_trained.{self.model_name}"
 
-    def _news(self, told: Told | None, look: Look) -> tuple[list[dict[str, Any]], Told | None]:
-        return model_news(told, look.found.values(), self.model_name)
+    def _detect_changes(
+        self, reported: ReportedState | None, snapshot: Snapshot
+    ) -> tuple[list[dict[str, Any]], ReportedState | None]:
+        return model_changes(reported, snapshot.items.values(), self.model_name)

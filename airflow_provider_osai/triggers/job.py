@@ -1,4 +1,4 @@
-"""One trigger for all kinds of job."""
+"""Trigger that waits for a job of any kind."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_osai.api.errors import OsaiError, OsaiJobLost, OsaiJobTimeout
 from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.hooks.background_tasks import run_in_background
 from airflow_provider_osai.hooks.osai import OsaiHook
-from airflow_provider_osai.jobs.event import JobEvent
+from airflow_provider_osai.hooks.shared_client import acquire_with_retries, release_shared_client
 from airflow_provider_osai.jobs.flow import arun
-from airflow_provider_osai.jobs.lifecycle import Watch, end_at_deadline, wait
-from airflow_provider_osai.jobs.pace import SHORTEST, Pace
-from airflow_provider_osai.jobs.report import Reporter
-from airflow_provider_osai.triggers.kill import AIRFLOW_TELLS_KILLS, KilledTask, in_background, prepare
-from airflow_provider_osai.triggers.sharing import join_persistently, leave
+from airflow_provider_osai.jobs.lifecycle import WaitOptions, end_at_deadline, wait
+from airflow_provider_osai.jobs.polling import MIN_INTERVAL, PollLogger, PollSchedule
+from airflow_provider_osai.triggers.cancellation import HAS_ON_KILL, KilledTask, warm_up
+from airflow_provider_osai.triggers.event import JobEvent
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -27,39 +27,40 @@ if TYPE_CHECKING:
 
 __all__ = ["OsaiJobTrigger"]
 
-SETTLING: Final = 10.0
-"""Seconds after a deferral before which no event is fired."""
-LONGEST_SETTLING: Final = 60.0
-"""The same on an Airflow that is slow."""
-SLOWNESS: Final = 4.0
-"""How much longer than the start of a task or of its trigger the executor's report may take to be noticed."""
-ENDING_TIMEOUT: Final = 60.0
-"""Seconds for which the event waits for the cancellation at the deadline, which goes on in the background then."""
+MIN_HOLD: Final = 10.0
+"""Minimum seconds between a deferral and the trigger event."""
+MAX_HOLD: Final = 60.0
+"""Maximum of that time, for a slow Airflow."""
+LATENCY_FACTOR: Final = 4.0
+"""Factor by which the executor's report may be slower than the start of a task or of its trigger."""
+CANCELLATION_TIMEOUT: Final = 60.0
+"""Seconds that the event waits for the cancellation at the deadline; after that it continues in the background."""
 
 
 class OsaiJobTrigger(BaseTrigger):
     """Waits for the end of one OSAI job, or for a rented device, and fires one event, a :class:`JobEvent`.
 
-    It only reads, unless its task is killed while it waits: then it cancels the job (see :meth:`on_kill`).
+    It cancels the job at its deadline, or if its task is killed (see :meth:`on_kill`); otherwise it only reads.
 
-    Its arguments are plain JSON and hold no secret. They are a wire format: a deferred task may be resumed by a newer
-    version of this package, so arguments are only ever added, and unknown ones are ignored.
+    The arguments are plain JSON and contain no secret. They are a wire format: a deferred task may be resumed by a
+    newer version of this package, so arguments are only ever added, and unknown ones are ignored.
 
     :param osai_conn_id: the connection's id.
     :param kind: the job's kind, for instance ``training``.
     :param job_id: OSAI's id of the job.
-    :param since: when the waiting began, in seconds since the epoch.
-    :param deadline: when the job must have ended, in seconds since the epoch; ``None`` = never.
-    :param poll_interval: seconds between two looks at the most.
-    :param max_unreachable: seconds without sight of the job that are borne.
-    :param deferrals: how often the task was deferred on this job before.
-    :param cancel_on_kill: cancel the job when the task is marked or cleared while it is deferred.
-    :param shortest_interval: seconds between two looks at the least.
-    :param until_ready: wait for a rented device to be ready, not for the end of its lease.
-    :param version: of these arguments.
-    :param cancel_at_deadline: cancel the job at the deadline, also if no worker runs then.
+    :param since: when the wait began, in seconds since the epoch.
+    :param deadline: when the job must have ended, in seconds since the epoch; ``None`` = no deadline.
+    :param poll_interval: maximum seconds between two polls.
+    :param max_unreachable: maximum seconds without a successful poll, ``unreachable_timeout`` of the operator.
+        Airflow's database stores it under this name.
+    :param deferrals: number of earlier deferrals on this job.
+    :param cancel_on_kill: cancel the job if the task is marked or cleared while it is deferred.
+    :param shortest_interval: minimum seconds between two polls.
+    :param until_ready: wait for a rented device to be ready, not for the end of the rental.
+    :param version: version of these arguments.
+    :param cancel_at_deadline: cancel the job at the deadline, without waiting for a worker.
     :param deferred_at: when the task was deferred, in seconds since the epoch; 0 = unknown, or long ago.
-    :param start_latency: seconds that Airflow took to start the task, as a measure of how slow it is.
+    :param start_latency: seconds that Airflow took to start the task, a measure of its load.
     :param reference: the job's idempotency key, if a second job may have been submitted under it.
     """
 
@@ -74,7 +75,7 @@ class OsaiJobTrigger(BaseTrigger):
         max_unreachable: float = 3600.0,
         deferrals: int = 0,
         cancel_on_kill: bool = True,
-        shortest_interval: float = SHORTEST,
+        shortest_interval: float = MIN_INTERVAL,
         version: int = 1,
         until_ready: bool = False,
         cancel_at_deadline: bool = True,
@@ -102,7 +103,7 @@ class OsaiJobTrigger(BaseTrigger):
         self.start_latency = start_latency
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return what another process makes this trigger from."""
+        """Return the class path and the arguments from which another process recreates this trigger."""
         return (
             f"{__name__}.{type(self).__name__}",
             {
@@ -126,106 +127,119 @@ class OsaiJobTrigger(BaseTrigger):
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Wait, then fire the event that says why the waiting ended. Errors come out as events too."""
-        began = time.time()
+        """Wait, then fire one event with the outcome. Errors become events too."""
+        started = time.time()
         try:
             if self.cancel_on_kill:
-                prepare(self.task_instance)
-            event = await self._event()
+                warm_up(self.task_instance)
+            event = await self._wait_for_event()
             if self.trigger_id is not None:  # not run inline, as ``dag.test()`` does
-                await asyncio.sleep(self.held_back(time.time(), began))
+                await asyncio.sleep(self.hold_seconds(time.time(), started))
         except asyncio.CancelledError:
-            if not AIRFLOW_TELLS_KILLS:
+            if not HAS_ON_KILL:
                 await self.on_kill()
             raise
         yield TriggerEvent(event.payload())
 
     async def on_kill(self) -> None:
-        """Cancel the job if somebody killed the task; see :class:`KilledTask`. Never in ``cleanup``."""
+        """Cancel the job if its task was killed; see :class:`KilledTask`. Never done in ``cleanup``."""
         if self.cancel_on_kill:
-            job = (self.kind, self.job_id, self.max_unreachable)
-            hook, until_ready = OsaiHook(self.osai_conn_id), bool(self.until_ready)
-            await KilledTask(self.task_instance, hook, *job, self.log, until_ready).cancel_job()
+            task = KilledTask(
+                ti=self.task_instance,
+                hook=OsaiHook(self.osai_conn_id),
+                kind=self.kind,
+                job_id=self.job_id,
+                unreachable_timeout=self.max_unreachable,
+                log=self.log,
+                wait_for_ready=bool(self.until_ready),
+            )
+            await task.cancel_job()
 
-    def held_back(self, now: float, started: float | None = None) -> float:
-        """Return the seconds until the event may be fired: a moment after the deferral, for jobs that end at once.
+    def hold_seconds(self, now: float, started: float | None = None) -> float:
+        """Return the seconds until the event may be fired, which must not be too soon after the deferral.
 
         The executor reports the end of the process that deferred the task. If the task is resumed and queued again
         before the scheduler has read that report, the scheduler takes it for the end of the resumed task, and fails it
-        (apache/airflow#71580). The moment grows with the time that Airflow took to start the task and this trigger.
+        (apache/airflow#71580). The wait grows with the time that Airflow took to start the task and this trigger.
 
-        :param now: in seconds since the epoch.
+        :param now: the current time in seconds since the epoch.
         :param started: when the trigger was started; ``None`` = unknown.
         """
-        late = max(self.start_latency, 0.0 if started is None else started - self.deferred_at)
-        moment = min(max(SETTLING, SLOWNESS * late), LONGEST_SETTLING)
-        return max(0.0, self.deferred_at + moment - now)
+        latency = max(self.start_latency, 0.0 if started is None else started - self.deferred_at)
+        hold = min(max(MIN_HOLD, LATENCY_FACTOR * latency), MAX_HOLD)
+        return max(0.0, self.deferred_at + hold - now)
 
-    async def _event(self) -> JobEvent:
+    async def _wait_for_event(self) -> JobEvent:
         carried = {"deadline": self.deadline, "reference": self.reference}
         try:
-            job = await self._job()
+            job = await self._wait_for_job()
         except OsaiError as error:
-            self.log.warning("Stopped waiting: %s", error)
+            self.log.warning("Stopped waiting for the job: %s", error)
             return JobEvent.stopped(self.kind, self.job_id, error, self.deferrals, **carried)
         except Exception as error:
-            self.log.exception("Stopped waiting at an error that is none of OSAI's")
+            self.log.exception("Unexpected error while waiting for OSAI %s job %s", self.kind, self.job_id)
             return JobEvent.stopped(self.kind, self.job_id, error, self.deferrals, **carried)
         return JobEvent.ended(job, self.deferrals, **carried)
 
-    async def _job(self) -> Job:
-        """Wait for the job; cancel it at the deadline, since the task may be resumed much later."""
+    async def _wait_for_job(self) -> Job:
+        """Wait for the job. Cancel it at the deadline, since the task may be resumed much later."""
         kind, hook = JobKind.parse(self.kind), OsaiHook(self.osai_conn_id)
         try:
-            shared = await join_persistently(hook, self.max_unreachable, self.log, self.deadline)
+            shared = await acquire_with_retries(hook, self.max_unreachable, self.log, self.deadline)
         except Exception as error:
             name = str(error) if isinstance(error, OsaiError) else type(error).__name__
-            msg = f"connection {self.osai_conn_id} could not be used ({name}); it was not cancelled"
+            msg = f"connection {self.osai_conn_id} could not be used ({name}); the job was not cancelled"
             raise OsaiJobLost(msg, kind=kind, job_id=self.job_id) from error
         try:
-            return await shared.loader.run(wait(shared.client.calls, kind, self.job_id, self._watch()))
+            return await shared.batch_poller.run(wait(shared.client.calls, kind, self.job_id, self._wait_options()))
         except OsaiJobTimeout:
             if not self.cancel_at_deadline:
                 raise
-            ending = in_background(self._end(kind))
-            done, _ = await asyncio.wait({ending}, timeout=ENDING_TIMEOUT)
-            if done and (job := ending.result()) is not None:
+            cancellation = run_in_background(self._cancel_at_deadline(kind))
+            done, _ = await asyncio.wait({cancellation}, timeout=CANCELLATION_TIMEOUT)
+            if done and (job := cancellation.result()) is not None:
                 return job
             raise
         finally:
-            await leave(shared)
+            await release_shared_client(shared)
 
-    async def _end(self, kind: JobKind) -> Job | None:
-        """Cancel the job whose time is over; return it if it ended just before."""
+    async def _cancel_at_deadline(self, kind: JobKind) -> Job | None:
+        """Cancel the job; return it if it has ended, or its device is ready, just in time."""
 
-        def note(text: str) -> None:
-            said = "OSAI %s job %s may still run, it could not be cancelled at its deadline: %s"
-            self.log.warning(said, kind, self.job_id, text)
+        def log(reason: str) -> None:
+            message = "Cancelling OSAI %s job %s at its deadline failed; it may still run: %s"
+            self.log.warning(message, kind, self.job_id, reason)
 
-        ready, patience = bool(self.until_ready), self.max_unreachable
+        wait_for_ready = bool(self.until_ready)
         try:
-            shared = await join_persistently(OsaiHook(self.osai_conn_id), patience, self.log)
+            shared = await acquire_with_retries(OsaiHook(self.osai_conn_id), self.max_unreachable, self.log)
             try:
-                calls, send = shared.client.calls, partial(shared.client.send, once=True)
-                how: dict[str, Any] = {"patience": patience, "note": note, "until_ready": ready, "looks": 0}
-                flow = end_at_deadline(calls, kind, self.job_id, **how)
-                job = await arun(flow, send)
+                flow = end_at_deadline(
+                    shared.client.calls,
+                    kind,
+                    self.job_id,
+                    unreachable_timeout=self.max_unreachable,
+                    log=log,
+                    wait_for_ready=wait_for_ready,
+                    polls=0,
+                )
+                job = await arun(flow, partial(shared.client.send, retry=False))
             finally:
-                await leave(shared)
-        except Exception as error:  # noqa: BLE001 - the task is told of the deadline in any case
-            note(str(error) if isinstance(error, OsaiError) else type(error).__name__)
+                await release_shared_client(shared)
+        except Exception as error:  # the task must get its timeout event in any case
+            log(str(error) if isinstance(error, OsaiError) else type(error).__name__)
             return None
-        if job.is_terminal or (ready and job.is_ready):
+        if job.is_terminal or (wait_for_ready and job.is_ready):
             return job
-        self.log.info("OSAI %s job %s was told to stop at its deadline", kind, self.job_id)
+        self.log.info("Requested cancellation of OSAI %s job %s at its deadline", kind, self.job_id)
         return None
 
-    def _watch(self) -> Watch:
-        return Watch(
+    def _wait_options(self) -> WaitOptions:
+        return WaitOptions(
             since=self.since,
             deadline=self.deadline,
-            pace=Pace(self.poll_interval, shortest=self.shortest_interval),
-            max_unreachable=self.max_unreachable,
-            observe=Reporter(self.log, since=self.since),
-            until_ready=bool(self.until_ready),
+            schedule=PollSchedule(self.poll_interval, min_interval=self.shortest_interval),
+            unreachable_timeout=self.max_unreachable,
+            on_poll=PollLogger(self.log, since=self.since),
+            wait_for_ready=bool(self.until_ready),
         )

@@ -1,4 +1,4 @@
-"""Images on their way into a dataset: many at once, over one client, with a memory of what was sent.
+"""Concurrent image uploads into a dataset over one client, with a checkpoint of the uploaded images.
 
-May live here: threads and what they share. May not: Airflow, HTTP details, what a source holds.
+Belongs here: worker threads and their shared state. Does not: Airflow, HTTP details, reading sources.
 """

@@ -1,4 +1,4 @@
-"""Sends images into a dataset: many at once, none twice, and never without unlocking the dataset at the end."""
+"""Uploads images into a dataset concurrently, without duplicates, and always unlocks the dataset at the end."""
 
 from __future__ import annotations
 
@@ -6,222 +6,239 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.errors import OsaiError, OsaiUnreachable
-from airflow_provider_osai.api.requests import OnBadFile, UploadRequest
-from airflow_provider_osai.data.datasets import find_categories
+from airflow_provider_osai.api.requests import OnInvalidFile, UploadRequest
+from airflow_provider_osai.data.datasets import create_category, find_categories
+from airflow_provider_osai.data.scan import ImageFile, ScanResult
 from airflow_provider_osai.data.sources import Source
-from airflow_provider_osai.data.survey import Picture, Survey
-from airflow_provider_osai.jobs.flow import run
-from airflow_provider_osai.uploads.crew import Crew
-from airflow_provider_osai.uploads.memory import Forgetful, UploadMemory
-from airflow_provider_osai.uploads.sending import Dealt, Fate, Shipment
-from airflow_provider_osai.uploads.tally import Tally
+from airflow_provider_osai.uploads.checkpoint import NullUploadStore, UploadCheckpointStore
+from airflow_provider_osai.uploads.progress import UploadProgress, UploadSummary
+from airflow_provider_osai.uploads.workers import UploadResult, UploadSession, UploadStatus, UploadWorkers
 
 __all__ = ["Stopped", "Uploader"]
 
-CHECKPOINT: Final = 1.0
-"""Seconds between two times that what was sent is remembered."""
-TOLD: Final = 5.0
-"""Seconds between two lines of progress."""
-GLANCE: Final = 0.2
-"""Seconds after which a stop is noticed at the latest."""
-ROUNDS: Final = 3
-"""Times that an image is sent that got no answer, and of which OSAI's list then shows that it did not arrive."""
-IN_A_ROW: Final = 20
-"""Images in a row that may get no answer until OSAI counts as gone."""
-LAST_WORDS: Final = 1.5
-"""Seconds that images on their way have left when an upload ends early; Airflow kills a task 5 s after its signal."""
-LAST_CALL: Final = 2.0
-"""Seconds that OSAI may be silent when it is told to unlock the dataset then."""
-
-Left = Mapping[str, Picture]
+CHECKPOINT_INTERVAL: Final = 1.0
+"""Seconds between two checkpoints."""
+LOG_INTERVAL: Final = 5.0
+"""Seconds between two progress log lines."""
+KILL_CHECK_INTERVAL: Final = 0.2
+"""Maximum seconds until a stop is noticed."""
+MAX_ATTEMPTS: Final = 3
+"""Maximum upload attempts for an image whose request got no response and which is missing in OSAI's list."""
+MAX_CONSECUTIVE_FAILURES: Final = 20
+"""Consecutive images without a response after which OSAI counts as unreachable."""
+DRAIN_TIMEOUT: Final = 1.5
+"""Seconds to wait for uploads in flight at the end; Airflow kills a task 5 s after SIGTERM."""
+UNLOCK_TIMEOUT: Final = 2.0
+"""Connect and read timeout in seconds of the request that unlocks the dataset after a kill."""
 
 
 class Stopped(OsaiError):
-    """The task was killed. The dataset is unlocked, and what was sent is remembered."""
+    """The task was killed. The dataset is unlocked, and the uploaded images are saved in the checkpoint."""
 
 
 class Uploader:
-    """One upload, run once.
+    """An upload of the images of a source into a dataset; runs once.
 
-    :param client: used by several threads at the same time.
-    :param wish: into which dataset, and how.
-    :param source: where the images are.
-    :param found: what of them is to be there.
-    :param memory: what earlier tries sent, and a place for what this one sends.
-    :param tell: is given a line for the log now and then.
-    :param clock: seconds that never go back.
+    :param client: the client; several threads use it.
+    :param request: the dataset, the concurrency and the handling of invalid files.
+    :param source: the source of the images.
+    :param scan: the images to upload and the invalid files.
+    :param store: the checkpoint store; ``None`` keeps no checkpoint.
+    :param log: called with each message for the log.
+    :param warn: called with each warning; ``None``: *log*.
+    :param clock: monotonic time in seconds.
     """
 
     def __init__(
         self,
         client: OsaiClient,
-        wish: UploadRequest,
+        request: UploadRequest,
         source: Source,
-        found: Survey,
+        scan: ScanResult,
         *,
-        memory: UploadMemory | None = None,
-        tell: Callable[[str], None] = lambda _: None,
+        store: UploadCheckpointStore | None = None,
+        log: Callable[[str], None] = lambda _: None,
+        warn: Callable[[str], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._client, self._wish, self._source, self._found = client, wish, source, found
-        self._dataset_id = wish.dataset_id
-        self._memory, self._tell, self._clock = memory or Forgetful(), tell, clock
+        self._client = client
+        self._request = request
+        self._source = source
+        self._scan = scan
+        self._dataset_id = request.dataset_id
+        self._store = store or NullUploadStore()
+        self._log = log
+        self._warn = warn or log
+        self._clock = clock
         self._is_stopped = False
-        self._silent = 0
-        self._new: list[str] = []
-        self._saved = self._told = clock()
+        self._consecutive_failures = 0
+        self._unsaved_keys: list[str] = []
+        self._last_checkpoint = clock()
+        self._last_log = self._last_checkpoint
 
     def stop(self) -> None:
-        """End soon and in order; may be called from a signal's handler."""
+        """Request an orderly stop within a fraction of a second. Signal-safe."""
         self._is_stopped = True
 
-    def run(self) -> dict[str, Any]:
-        """Send what the dataset lacks, and return a summary.
+    def run(self) -> UploadSummary:
+        """Upload the images that the dataset does not contain, and return the summary.
 
-        :raises OsaiArgumentError: at a bad file, if bad files are not skipped.
-        :raises OsaiRequestError: if OSAI refuses something else than an image.
-        :raises OsaiUnreachable: if it does not answer, or the dataset is locked; a retry goes on where this ended.
-        :raises Stopped: if it was stopped.
+        :raises OsaiArgumentError: on an invalid file, unless invalid files are skipped.
+        :raises OsaiRequestError: if OSAI rejects a request for another reason than an invalid image.
+        :raises OsaiUnreachable: if OSAI does not respond, or the dataset is locked; a retry continues the upload.
+        :raises Stopped: if :meth:`stop` was called.
         """
-        found = self._found
-        progress = Tally(len(found.pictures), sum(p.size for p in found.pictures.values()), self._clock)
-        for name, reason in found.bad.items():
-            self._note_bad(progress, name, reason)
-        ids = self._categories(found.categories)
-        shipment = Shipment(self._client, self._dataset_id, ids)
-        past = self._memory.recall(self._dataset_id)
-        if past.upload_id is not None:
-            shipment.finish(past.upload_id, self._client)  # of a try that was killed: the dataset is locked until then
-            self._memory.opened(None)
-        shipment.known = set(past.keys) | (shipment.listed() or set())
-        left: Left = found.pictures
-        for _ in range(ROUNDS):
-            left = self._round(shipment, left, progress)
-            if not left:
+        scan = self._scan
+        progress = UploadProgress(len(scan.images), sum(image.size for image in scan.images.values()), self._clock)
+        for name, reason in scan.invalid_files.items():
+            self._skip_invalid(progress, name, reason)
+        session = UploadSession(self._client, self._dataset_id, self._ensure_categories(scan.categories))
+        checkpoint = self._store.load(self._dataset_id)
+        if checkpoint.upload_id is not None:
+            session.finish(checkpoint.upload_id, self._client)  # a killed try has left the dataset locked
+            self._store.save_upload_id(None)
+        session.already_uploaded = set(checkpoint.keys) | (session.list_keys() or set())
+        missing: Mapping[str, ImageFile] = scan.images
+        for _ in range(MAX_ATTEMPTS):
+            missing = self._upload(session, missing, progress)
+            if not missing:
                 break
         else:
-            raise OsaiUnreachable(f"{len(left)} images got no answer {ROUNDS} times, for instance {next(iter(left))}")
+            msg = (
+                f"{len(missing)} images got no response in {MAX_ATTEMPTS} attempts, for instance {next(iter(missing))}"
+            )
+            raise OsaiUnreachable(msg)
         self._report(progress)
-        return progress.summary(self._dataset_id, found.categories)
+        for line in scan.too_few(progress.invalid_files) if progress.invalid_files else ():
+            self._warn(line)
+        return progress.summary(self._dataset_id, scan.categories)
 
-    def _categories(self, names: Sequence[str]) -> dict[str, str]:
-        """Make the categories that the dataset lacks, and return the id of each by name."""
-        calls, send = self._client.calls, self._client.send
-        ids = run(find_categories(calls, self._dataset_id), send) if names else {}
+    def _ensure_categories(self, names: Sequence[str]) -> dict[str, str]:
+        """Create the missing categories, and return the ids of all by name."""
+        ids = find_categories(self._client, self._dataset_id) if names else {}
         missing = [name for name in names if name not in ids]
-        with ThreadPoolExecutor(self._wish.max_concurrency) as pool:
-            made = pool.map(lambda name: send(calls.create_category(self._dataset_id, name)).id, missing)
-        return ids | dict(zip(missing, made, strict=True))
+        with ThreadPoolExecutor(self._request.max_concurrency) as pool:
+            created = pool.map(lambda name: create_category(self._client, self._dataset_id, name), missing)
+        return ids | dict(zip(missing, created, strict=True))
 
-    def _round(self, shipment: Shipment, left: Left, progress: Tally) -> Left:
-        """Send images; return those that did not arrive."""
-        doubtful: dict[str, Dealt] = {}
-        crew = Crew(
-            shipment, ((left[name], opener) for name, opener in self._source.walk(left)), self._wish.max_concurrency
+    def _upload(
+        self, session: UploadSession, images: Mapping[str, ImageFile], progress: UploadProgress
+    ) -> Mapping[str, ImageFile]:
+        """Upload images; return those that are missing in the dataset."""
+        uncertain: dict[str, UploadResult] = {}
+        workers = UploadWorkers(
+            session,
+            ((images[name], opener) for name, opener in self._source.walk(images)),
+            self._request.max_concurrency,
         )
         try:
-            while crew.wait(GLANCE):
-                self._take_in(crew, progress, doubtful)
+            while workers.wait(KILL_CHECK_INTERVAL):
+                self._collect_results(workers, progress, uncertain)
                 if self._is_stopped:
-                    raise Stopped("the task was killed; a retry goes on with the images that were not sent")
-                if shipment.waits_for_lock:
-                    self._memory.opened(shipment.lock())
+                    raise Stopped("The task was killed; a retry uploads the remaining images")
+                if session.waits_for_lock:
+                    self._store.save_upload_id(session.lock())
                 now = self._clock()
-                if now - self._saved >= CHECKPOINT:
-                    self._save()
-                if now - self._told >= TOLD:
+                if now - self._last_checkpoint >= CHECKPOINT_INTERVAL:
+                    self._save_checkpoint()
+                if now - self._last_log >= LOG_INTERVAL:
                     self._report(progress)
-            self._take_in(crew, progress, doubtful)
+            self._collect_results(workers, progress, uncertain)
         finally:
-            self._end(shipment, crew, progress)
-        return self._settle(shipment, doubtful, progress) if doubtful else {}
+            self._finish(session, workers, progress)
+        return self._resolve_uncertain(session, uncertain, progress) if uncertain else {}
 
-    def _take_in(self, crew: Crew, progress: Tally, doubtful: dict[str, Dealt]) -> None:
-        """Count what has been dealt with; raise what ended it."""
-        for dealt in crew.dealt():
-            if dealt.fate is not Fate.IN_DOUBT:
-                self._silent = 0
-                self._count(progress, dealt)
+    def _collect_results(
+        self, workers: UploadWorkers, progress: UploadProgress, uncertain: dict[str, UploadResult]
+    ) -> None:
+        """Count the new results, and raise an error that ends the upload."""
+        for result in workers.results():
+            if result.status is not UploadStatus.UNCERTAIN:
+                self._consecutive_failures = 0
+                self._count(progress, result)
                 continue
-            doubtful[dealt.picture.name] = dealt
-            self._silent += 1
-            if self._silent >= IN_A_ROW and dealt.error:
-                raise dealt.error
-        crew.must_be_well()
+            uncertain[result.image.name] = result
+            self._consecutive_failures += 1
+            if self._consecutive_failures >= MAX_CONSECUTIVE_FAILURES and result.error:
+                raise result.error
+        workers.raise_for_error()
 
-    def _count(self, progress: Tally, dealt: Dealt) -> None:
-        picture = dealt.picture
-        if dealt.fate is Fate.SENT:
-            progress.sent += 1
-            progress.sent_bytes += picture.size
-            progress.keys.add(dealt.key)
-            self._new.append(dealt.key)
-        elif dealt.fate is Fate.KNOWN:
-            progress.known += 1
-            progress.known_bytes += picture.size
-            progress.keys.add(dealt.key)
-        elif dealt.fate is Fate.BAD and dealt.error:
-            if self._wish.on_bad_file is OnBadFile.FAIL:
-                raise dealt.error
-            self._note_bad(progress, picture.name, str(dealt.error))
-            progress.known_bytes += picture.size
+    def _count(self, progress: UploadProgress, result: UploadResult) -> None:
+        image = result.image
+        if result.status is UploadStatus.UPLOADED:
+            progress.uploaded += 1
+            progress.uploaded_bytes += image.size
+            progress.keys.add(result.key)
+            self._unsaved_keys.append(result.key)
+        elif result.status is UploadStatus.SKIPPED:
+            progress.skipped += 1
+            progress.skipped_bytes += image.size
+            progress.keys.add(result.key)
+        elif result.status is UploadStatus.INVALID and result.error:
+            if self._request.on_invalid_file is OnInvalidFile.FAIL:
+                raise result.error
+            self._skip_invalid(progress, image.name, str(result.error))
+            progress.skipped_bytes += image.size
 
-    def _note_bad(self, progress: Tally, name: str, reason: str) -> None:
-        progress.bad[name] = reason
-        self._tell(f"Skipped {name}: {reason}")
+    def _skip_invalid(self, progress: UploadProgress, name: str, reason: str) -> None:
+        progress.invalid_files[name] = reason
+        self._log(f"Skipped {name}: {reason}")
 
-    def _save(self) -> None:
-        self._saved = self._clock()
-        if self._new:
-            self._memory.sent(self._new)
-            self._new = []
+    def _save_checkpoint(self) -> None:
+        self._last_checkpoint = self._clock()
+        if self._unsaved_keys:
+            self._store.save_keys(self._unsaved_keys)
+            self._unsaved_keys = []
 
-    def _report(self, progress: Tally) -> None:
-        self._told = self._clock()
-        self._tell(progress.line())
-        self._memory.progress(progress.figures())
+    def _report(self, progress: UploadProgress) -> None:
+        self._last_log = self._clock()
+        self._log(progress.log_line())
+        self._store.progress(progress.as_dict())
 
-    def _end(self, shipment: Shipment, crew: Crew, progress: Tally) -> None:
-        """Unlock the dataset and remember what was sent, whatever has happened."""
+    def _finish(self, session: UploadSession, workers: UploadWorkers, progress: UploadProgress) -> None:
+        """Stop the workers, unlock the dataset and save a checkpoint, also after an error."""
         failure = sys.exception()
-        crew.dismiss(LAST_WORDS)
-        for dealt in crew.dealt():
-            if dealt.fate is Fate.SENT:
-                self._count(progress, dealt)
+        workers.stop_workers(DRAIN_TIMEOUT)
+        for result in workers.results():
+            if result.status is UploadStatus.UPLOADED:
+                self._count(progress, result)
         try:
-            self._unlock(shipment, is_hurried=isinstance(failure, Stopped))
-            self._save()
+            self._unlock(session, was_killed=isinstance(failure, Stopped))
+            self._save_checkpoint()
         except Exception as error:
             if failure is None:
                 raise
-            self._tell(f"Dataset {self._dataset_id} may stay locked until OSAI unlocks it by itself: {error}")
+            self._log(f"Dataset {self._dataset_id} may stay locked until OSAI unlocks it after some idle time: {error}")
 
-    def _unlock(self, shipment: Shipment, *, is_hurried: bool) -> None:
-        if shipment.upload_id is None:
+    def _unlock(self, session: UploadSession, *, was_killed: bool) -> None:
+        if session.upload_id is None:
             return
-        if is_hurried:
-            with self._client.sibling(LAST_CALL) as client:
-                shipment.finish(shipment.upload_id, client)
+        if was_killed:
+            with self._client.clone(UNLOCK_TIMEOUT) as client:
+                session.finish(session.upload_id, client)
         else:
-            shipment.finish(shipment.upload_id, self._client)
-        self._memory.opened(None)
+            session.finish(session.upload_id, self._client)
+        self._store.save_upload_id(None)
 
-    def _settle(self, shipment: Shipment, doubtful: dict[str, Dealt], progress: Tally) -> Left:
-        """Ask which of the images that got no answer have arrived, and return the others."""
-        there = shipment.listed()
-        if there is None:
-            name, dealt = next(iter(doubtful.items()))
+    def _resolve_uncertain(
+        self, session: UploadSession, uncertain: dict[str, UploadResult], progress: UploadProgress
+    ) -> dict[str, ImageFile]:
+        """Look up the images without a response in OSAI's list; return those that are missing."""
+        stored = session.list_keys()
+        if stored is None:
+            name, result = next(iter(uncertain.items()))
             msg = (
-                f"{len(doubtful)} images got no answer, for instance {name} ({dealt.error}), and this OSAI cannot list "
-                "its images. All others have arrived. A retry sends these again; look into the portal for doubles"
+                f"{len(uncertain)} images got no response, for instance {name} ({result.error}), and this OSAI cannot "
+                "list images, so it is unknown whether they were stored. All others were uploaded. A retry uploads "
+                "these again; check the OSAI portal for duplicates"
             )
             raise OsaiUnreachable(msg)
-        for dealt in doubtful.values():
-            if dealt.key in there:
-                self._count(progress, Dealt(dealt.picture, Fate.SENT, dealt.key))
-        self._save()
-        return {name: dealt.picture for name, dealt in doubtful.items() if dealt.key not in there}
+        for result in uncertain.values():
+            if result.key in stored:
+                self._count(progress, UploadResult(result.image, UploadStatus.UPLOADED, result.key))
+        self._save_checkpoint()
+        return {name: result.image for name, result in uncertain.items() if result.key not in stored}

@@ -18,11 +18,11 @@ from tests.dags import parse
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     """The sandbox shows a job at once, and holds nothing back."""
-    from airflow_provider_osai.jobs import lifecycle
+    from airflow_provider_osai.jobs import submission
 
-    monkeypatch.setattr(lifecycle, "SETTLING", 0.1)
-    monkeypatch.setattr(lifecycle, "SETTLING_LOOKS", 0.1)
-    monkeypatch.setattr(lifecycle, "HELD_TIMEOUTS", 0.0)
+    monkeypatch.setattr(submission, "VISIBILITY_TIMEOUT", 0.1)
+    monkeypatch.setattr(submission, "VISIBILITY_POLL", 0.1)
+    monkeypatch.setattr(submission, "HELD_TIMEOUTS", 0.0)
 
 
 @pytest.fixture(scope="session")
@@ -64,9 +64,22 @@ class Ran:
         return row[0].value if row else None  # the database has decoded it; once more, and an id like "1e5" is a number
 
 
+def forget_asset_events():
+    """Delete what earlier tests left: their champion is in a sandbox that has ended."""
+    from airflow.models.asset import AssetEvent
+    from airflow.models.dagrun import DagRun
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    with create_session() as session:
+        session.execute(delete(DagRun.consumed_asset_events.property.secondary))
+        session.execute(delete(AssetEvent))
+
+
 @pytest.fixture
 def run_dag(dagbag):
-    """Run a Dag to its end, triggers inline."""
+    """Run a Dag to its end, triggers inline. No asset has an event when the test begins."""
+    forget_asset_events()
 
     def run(dag_id: str, **conf: object) -> Ran:
         return Ran(dagbag.dags[dag_id].test(run_conf=conf))

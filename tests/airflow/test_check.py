@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import json
+import os
 import re
 import ssl
 import threading
@@ -12,13 +14,24 @@ from datetime import UTC, datetime
 import pytest
 import trustme
 
-from airflow_provider_osai.check import webhook_check
 from airflow_provider_osai.cli import main
-from airflow_provider_osai.plugins.app import create_app
-from tests.conftest import settings_for
-from tests.serving import served
+from airflow_provider_osai.cli.check import webhook_check
+from airflow_provider_osai.webhooks.app import create_app
+from tests.conftest import CANARY, settings_for
+from tests.threaded_server import served
 
 SECRET = "canary-webhook-secret-1"
+DEPLOYMENT = "canary-deployment-secret-1"
+
+
+@pytest.fixture(autouse=True)
+def deployment(monkeypatch):
+    """The deployment has a secret."""
+    monkeypatch.setenv("AIRFLOW_VAR_OSAI_DEPLOYMENT_SECRET", DEPLOYMENT)
+
+
+def check_of(url):
+    return webhook_check(settings_for(url, webhook_base_url=url, webhook_secret=SECRET), "osai_default", DEPLOYMENT)
 
 
 @pytest.fixture
@@ -39,12 +52,12 @@ def test_a_connection_that_works_and_whose_webhook_is_reached(mounted, connectio
     said = [line.removeprefix("ok   osai_default: ").split(" http")[0] for line in lines[:-1]]
     begins = (
         "Address",
-        "Answers in",
-        "Its clock",
+        "Responds in",
+        "Server and local clocks",
         "Signed in to OSAI",
-        "The sign-in holds",
+        "The sign-in is valid",
         "list works",
-        "cancel is",
+        "All kinds of job",
         "Web",
     )
     assert [words[: len(begin)] for words, begin in zip(said, begins, strict=True)] == list(begins)
@@ -63,7 +76,7 @@ def test_a_connection_without_webhooks_is_checked_without(connection, logged, da
 def test_a_connection_that_is_not_there(logged, dagbag):
     """One line, no traceback."""
     assert main(["check", "--conn-id", "osai_nowhere"]) == 1
-    assert "FAIL osai_nowhere: the connection could not be read" in logged()
+    assert "FAIL osai_nowhere: The connection could not be read" in logged()
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
@@ -86,11 +99,11 @@ class Answering(http.server.BaseHTTPRequestHandler):
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (200, "that is not this Airflow"),
-        (302, "wants a login"),
-        (401, "wants a login"),
-        (404, "no receiver, or one that knows another secret"),
-        (502, "look into the log"),
+        (200, "the response is not from this Airflow"),
+        (302, "requires a login"),
+        (401, "requires a login"),
+        (404, "no webhook handler, or one with another secret"),
+        (502, "check the logs"),
     ],
 )
 def test_whatever_else_answers_there_has_its_remedy(status, said):
@@ -99,27 +112,31 @@ def test_whatever_else_answers_there_has_its_remedy(status, said):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
-    good, text = webhook_check(settings_for(url, webhook_base_url=url, webhook_secret=SECRET), "osai_default")
+    good, text = webhook_check(
+        settings_for(url, webhook_base_url=url, webhook_secret=SECRET), "osai_default", DEPLOYMENT
+    )
     server.shutdown()
     server.server_close()
     assert not good
     assert said in text
-    assert f"POST {url}/osai/webhook/... was answered with {status}" in text
+    assert f"POST {url}/osai/webhook/... returned {status}" in text
 
 
 def test_an_address_where_nobody_listens():
     """With the reason."""
     url = "http://127.0.0.1:1"
-    good, text = webhook_check(settings_for(url, webhook_base_url=url, webhook_secret=SECRET), "osai_default")
+    good, text = webhook_check(
+        settings_for(url, webhook_base_url=url, webhook_secret=SECRET), "osai_default", DEPLOYMENT
+    )
     assert not good
-    assert "got no answer" in text
+    assert "got no response" in text
 
 
 def test_a_receiver_with_another_secret_does_not_pass(mounted, connection):
     """It answers as if it were not there."""
     connection(webhook_base_url=mounted, webhook_secret="canary-of-somebody-else")
     settings = settings_for(mounted, webhook_base_url=mounted, webhook_secret=SECRET)
-    good, text = webhook_check(settings, "osai_default")
+    good, text = webhook_check(settings, "osai_default", DEPLOYMENT)
     assert not good
     assert "another secret" in text
 
@@ -141,15 +158,17 @@ class TestDiagnosis:
     def test_a_clock_that_is_wrong(self, connection, logged, dagbag, mocker):
         """By how much, and which way."""
         long_ago = datetime(2020, 1, 1, tzinfo=UTC)
-        mocker.patch("airflow_provider_osai.diagnosis.parsedate_to_datetime", return_value=long_ago)
+        mocker.patch("airflow_provider_osai.cli.diagnostics.parsedate_to_datetime", return_value=long_ago)
         assert main(["check"]) == 1
-        assert re.search(r"FAIL osai_default: Its clock is \d+ s behind of ours; set the clocks by NTP", logged())
+        assert re.search(
+            r"FAIL osai_default: The server clock is \d+ s behind the local clock; synchronize them by NTP", logged()
+        )
 
     def test_a_list_that_does_not_work(self, connection, sandbox, logged, dagbag):
         """It is assumed, so the contract is to be mended."""
         sandbox.control.fault("status", "training.list", status=404, times=100)
         assert main(["check"]) == 1
-        assert "or to null ('osai-airflow contract check')" in logged()
+        assert "or set them to null; 'osai-airflow contract check' compares them" in logged()
 
     def test_what_the_contract_leaves_out_is_told_and_is_no_failure(self, connection, logged, dagbag):
         """The user has said so."""
@@ -157,7 +176,7 @@ class TestDiagnosis:
         assert main(["check"]) == 0
         text = logged()
         assert "--   osai_default: list is bound to null" in text
-        assert "so a killed task leaves them: device_rental" in text
+        assert "keep running after their task is killed: device_rental" in text
         assert "--   osai_default: Webhooks are off" in text
 
     def test_a_certificate_that_is_not_good(self, connection, logged, dagbag):
@@ -166,7 +185,7 @@ class TestDiagnosis:
         with served_over_tls(ca) as url:
             connection(base_url=f"{url}/api")
             assert main(["check"]) == 1
-        assert "Add the authority to SSL_CERT_FILE" in logged()
+        assert "that this machine trusts the certificate (SSL_CERT_FILE)" in logged()
 
 
 @contextlib.contextmanager
@@ -183,3 +202,42 @@ def served_over_tls(ca):
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+def test_where_the_deployments_secret_cannot_be_read_that_is_said(mounted):
+    """A machine without Airflow's database: what OSAI would send cannot be made there."""
+    settings = settings_for(mounted, webhook_base_url=mounted, webhook_secret=SECRET)
+    good, text = webhook_check(settings, "osai_default", None)
+    assert (good, "osai_deployment_secret cannot be read" in text) == (False, True)
+
+
+def test_a_fresh_airflow_is_given_the_secret_that_it_needs(mounted, connection, logged, dagbag, monkeypatch):
+    """Before its first job there is none."""
+    from airflow.models.variable import Variable
+
+    monkeypatch.delenv("AIRFLOW_VAR_OSAI_DEPLOYMENT_SECRET")
+    Variable.delete("osai_deployment_secret")
+    connection(webhook_base_url=mounted, webhook_secret=SECRET)
+    assert main(["check", "--webhook"]) == 0
+    made = Variable.get("osai_deployment_secret")
+    assert len(made) == 32
+    assert main(["check", "--webhook"]) == 0
+    assert Variable.get("osai_deployment_secret") == made
+    assert made not in logged()
+
+
+@pytest.mark.parametrize("command", [["check"], ["orphans"], ["contract", "check"]], ids=" ".join)
+def test_a_connection_of_another_type_is_refused_and_its_password_sent_nowhere(sandbox, monkeypatch, logged, command):
+    document = {"conn_type": "postgres", "password": CANARY, "extra": {"base_url": sandbox.base_url}}
+    monkeypatch.setenv("AIRFLOW_CONN_WAREHOUSE", json.dumps(document))
+    assert main([*command, "--conn-id", "warehouse"]) != 0
+    output = logged()
+    assert "'warehouse' has the type 'postgres' instead of 'osai'" in output
+    assert sandbox.control.record()["requests"] == []
+
+
+def test_a_command_leaves_the_environment_as_it_was(connection, monkeypatch):
+    """A token in it would be inherited by every process that is started later."""
+    before = dict(os.environ)
+    assert main(["check"]) == 0
+    assert dict(os.environ) == before

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -49,15 +50,86 @@ def test_our_command_line_says_what_it_can(capfd):
     assert main(["brew"]) == main([]) + 2 == 2
 
 
+@pytest.mark.parametrize(
+    ("command", "near"),
+    [("sandbx", "sandbox"), ("SANDBOX", "sandbox"), ("orphan", "orphans"), ("xyzzy", None), ("", None), ("--x", None)],
+)
+def test_an_unknown_command_is_named_and_the_nearest_suggested(capfd, command, near):
+    """Before what there is."""
+    assert main([command]) == 2
+    said = capfd.readouterr().err.splitlines()
+    assert said[0] == f"osai-airflow: unknown command {command!r}" + (f"; did you mean {near}?" if near else "")
+    assert said[1].startswith("usage: ")
+
+
+def test_without_arguments_it_prints_what_it_can(capfd):
+    assert main([]) == 0
+    assert "orphans" in capfd.readouterr().out
+
+
+ODD = {
+    "sandbox": [
+        *(["--port", port] for port in ("99999", "-1", "text", "1.5", "", "0x10")),
+        *(["--workers", count] for count in ("0", "-3", "many", "1000000")),
+        *(["--folder", folder] for folder in ("/dev/null", "/dev/null/x", "/proc/x/y", "x" * 300)),
+        *(["--ready-file", file] for file in ("/dev/null/x", "/nowhere/at/all", "/", ".")),
+        ["extra"],
+    ],
+    "digits": [[], ["/dev/null"], ["/proc/x"], *(["x", "--limit", limit] for limit in ("-5", "0", "x", "²", ""))],
+    "demo": [["extra"], ["--keep=3"]],
+    "contract": [
+        *([], ["brew"], ["show", "extra"]),
+        *(["check", "--spec", file] for file in ("/nowhere", "/", "/dev/null", sys.executable)),
+        *(["check", "--conn-id", conn_id] for conn_id in ("nowhere", "a=b c", "../x")),
+    ],
+    "check": [["--conn-id", "nowhere"], ["--conn-id", ""], ["--conn-id", "a=b", "--webhook"], ["extra"]],
+    "orphans": [*(["--grace", grace] for grace in ("nan", "x", "-1", "inf")), ["--connection", ""], ["--action", "x"]],
+}
+
+
+@pytest.mark.parametrize(("command", "given"), [(name, given) for name, several in ODD.items() for given in several])
+def test_odd_arguments_end_in_a_line_and_not_in_a_traceback(dagbag, capfd, tmp_path, monkeypatch, command, given):
+    """Which says what was wrong; and the exit code says that something was."""
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main([command, *given])
+    except SystemExit as ended:  # argparse's
+        code = ended.code
+    told = capfd.readouterr()
+    assert code in (1, 2)
+    assert "Traceback" not in told.out + told.err
+    lines = [line for line in (told.err or told.out).splitlines() if not line.startswith((" ", "usage"))]
+    assert lines[-1].strip()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_taken_port_is_said_in_one_line(capfd):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert main(["sandbox", "--port", str(port)]) == 1
+    told = capfd.readouterr()
+    said = "the port is in use; choose another one, or 0 for any free port"
+    assert (told.out, told.err) == ("", f"osai-airflow sandbox: Cannot listen on port {port}: {said}\n")
+
+
+def test_a_reader_that_has_read_enough_is_no_traceback():
+    """As ``head`` does."""
+    command = f"{shlex.quote(str(BIN / 'osai-airflow'))} contract show --markdown | true"
+    env = {**os.environ, "AIRFLOW__CORE__UNIT_TEST_MODE": "False"}  # Airflow logs that to the standard output
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False, env=env)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+
+
 def test_our_command_line_runs_a_sandbox(tmp_path):
-    """Until it is told to end; the address and token are one line of JSON."""
+    """Until it gets a signal; the address and token are one line of JSON."""
     command = [str(BIN / "osai-airflow"), "sandbox", "--access-token", "t"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as sandbox:
         line = json.loads(sandbox.stdout.readline())
         sandbox.terminate()
         assert sandbox.wait(30) == 0
     assert line["base_url"].startswith("http://127.0.0.1:")
-    assert line["access_token"] == "t"
+    assert "access_token" not in line
 
 
 def test_our_command_line_writes_images(tmp_path, capfd):

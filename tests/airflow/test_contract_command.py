@@ -8,10 +8,10 @@ import pytest
 
 from airflow_provider_osai import cli
 from airflow_provider_osai.api.contract import ENDPOINTS, Contract
-from airflow_provider_osai.api.rebinding import rebind
+from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.sandbox import Sandbox
 from tests.airflow.test_retraining_dag import renamed
-from tests.conformance.test_comparison import definition_of
+from tests.cli.test_contract_diff import definition_of
 from tests.conftest import CANARY, ROOT
 
 
@@ -24,9 +24,9 @@ def test_the_table_is_shown_with_its_evidence(capfd):
 
 
 def test_the_docs_page_is_the_table(capfd):
-    """Made anew by the command that it names."""
+    """The page names the command that generates it."""
     assert cli.main(["contract", "show", "--markdown"]) == 0
-    assert capfd.readouterr().out == (ROOT / "docs/contract.md").read_text()
+    assert capfd.readouterr().out == (ROOT / "docs/contract-reference.md").read_text()
 
 
 def test_a_connections_osai_is_asked_for_its_definition(connection, capfd):
@@ -38,7 +38,7 @@ def test_a_connections_osai_is_asked_for_its_definition(connection, capfd):
 
 def test_a_renamed_osai_is_told_and_a_contract_suggested(monkeypatch, capfd):
     """With the suggestion in the connection, all fits."""
-    with Sandbox(access_token=CANARY, contract=rebind(Contract(), renamed())) as other:
+    with Sandbox(access_token=CANARY, contract=apply_overrides(Contract(), renamed())) as other:
         document = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": other.base_url}}
         monkeypatch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
         assert cli.main(["contract", "check"]) == 1
@@ -56,7 +56,7 @@ def test_a_saved_definition_will_do(tmp_path, capfd):
     assert cli.main(["contract", "check", "--spec", str(file)]) == 0
     file.write_text("<html>")
     assert cli.main(["contract", "check", "--spec", str(file)]) == 2
-    assert "no API definition" in capfd.readouterr().err
+    assert "Not an API definition" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--spec", "/nowhere/openapi.json"], ["--conn-id", "osai_default"]])

@@ -94,7 +94,7 @@ class TestManipulation:
         assert names(api) == ["few"]
 
     def test_a_manipulation_that_fails_fails_the_task(self, vary, context, sandbox):
-        """A retry submits anew."""
+        """A retry submits a new job."""
         sandbox.control.script("manipulation", end="failed")
         with pytest.raises(OsaiJobFailed):
             vary().execute(context)
@@ -104,6 +104,20 @@ class TestManipulation:
         task = vary(operations=[Rotation(angle="{{ params.angle }}")], dag=DAG("d", schedule=None))
         task.render_template_fields({"params": {"angle": 30}})
         assert task.build_request().wire()["operations"] == [{"type": "rotation", "angle": 30.0, "generate": 1}]
+
+    def test_the_log_says_what_was_made_of_what(self, vary, context, logged):
+        """In one line: both ids, the operations and OSAI's figures."""
+        told = vary(operations=[Rotation(angle=20, generate=2), Resize(width=6, height=5)]).execute(context)
+        (line,) = [line for line in logged().splitlines() if "from dataset" in line]
+        said = f"Created dataset {told['dataset_id']} 'many' from dataset {vary.source} with rotation, resize"
+        assert f"{said}; metrics: " in line
+        assert '"images": 10' in line
+
+    def test_the_log_says_what_was_replaced(self, vary, context, api, logged):
+        """It is gone, whatever becomes of the job."""
+        old = api.dataset(shades(1), name="many")
+        vary(if_exists="replace").execute(context)
+        assert f"Deleted dataset {old} 'many' with 2 images (if_exists='replace')" in logged()
 
 
 class TestCreation:
@@ -124,17 +138,44 @@ class TestCreation:
         assert create(if_exists="new").execute(context)["created"]
         assert names(api) == ["digits", "digits"]
 
+    def test_the_log_says_what_was_created_and_reused(self, create, context, api, logged):
+        """One line a task, with the id and what became of the categories; many are cut."""
+        made = create(categories=["a", "b"]).execute(context)["dataset_id"]
+        assert f"Created dataset {made} 'digits'" in logged()
+        assert "2 categories (2 created, 0 existing): 'a', 'b'" in logged()
+        create(categories=["b", *(f"c{number:02}" for number in range(30))]).execute(context)
+        (line,) = [line for line in logged().splitlines() if "Reused dataset" in line]
+        assert f"Reused dataset {made} 'digits'" in line
+        assert "31 categories (30 created, 1 existing): 'b', 'c00'" in line
+        assert "'c18' and 11 more" in line
+        assert "'c19'" not in line
+
+    def test_the_log_says_what_was_created_before_it_failed(self, create, context, sandbox, api, logged):
+        """The dataset is there, and its first category."""
+        sandbox.control.fault("status", "category.create", status=400, after=1)
+        with pytest.raises(AirflowFailException):
+            create(categories=["a", "b"]).execute(context)
+        (line,) = [line for line in logged().splitlines() if "Created dataset" in line]
+        assert "created 1 of its categories before the error: 'a'" in line
+
+    def test_the_log_says_what_was_replaced(self, create, context, logged):
+        """Two things were done."""
+        old = create().execute(context)["dataset_id"]
+        new = create(if_exists="replace").execute(context)["dataset_id"]
+        assert f"Deleted dataset {old} 'digits' with 0 images (if_exists='replace')" in logged()
+        assert f"Created dataset {new} 'digits'" in logged()
+
     def test_of_several_none_is_replaced(self, create, context, api):
         """Nobody knows which is meant."""
         create(if_exists="new").execute(context)
         create(if_exists="new").execute(context)
-        with pytest.raises(AirflowFailException, match="2 datasets of this name"):
+        with pytest.raises(AirflowFailException, match="2 datasets with this name"):
             create(if_exists="replace").execute(context)
         assert names(api) == ["digits", "digits"]
 
 
 class TestDeletion:
-    """Gone afterwards, whoever did it."""
+    """The dataset does not exist afterwards."""
 
     @pytest.fixture
     def delete(self, connection):
@@ -150,6 +191,15 @@ class TestDeletion:
         assert delete(dataset_id).execute(context) == {"dataset_id": dataset_id, "deleted": False}
         assert names(api) == []
 
+    def test_the_log_says_what_was_deleted(self, delete, context, api, logged):
+        """With its name and images; and that there was nothing, the second time."""
+        dataset_id = api.dataset(shades(3), name="few")
+        for _ in range(2):
+            delete(dataset_id).execute(context)
+        told = logged()
+        assert told.count(f"Deleted dataset {dataset_id} 'few' with 6 images") == 1
+        assert told.count(f"Nothing was deleted: OSAI has no dataset {dataset_id}") == 1
+
     @pytest.mark.parametrize("missing", [None, "", "None"])
     def test_what_was_never_made_is_no_dataset(self, delete, context, missing, sandbox):
         """The task that it comes from failed; a teardown must not."""
@@ -161,15 +211,15 @@ class TestDeletion:
             delete("4711", if_missing="fail").execute(context)
 
     def test_one_that_is_in_use_is_not_deleted_while_it_is(self, delete, context, api):
-        """An upload locks it; the task gives up after its patience, and a retry deletes it when that is finished."""
+        """An upload locks it; the task gives up after its timeout, and a retry deletes it when that is finished."""
         dataset_id = api.dataset()
         upload_id = api.ok("POST", f"/Datasets/{dataset_id}/StartUploading")["id"]
         with pytest.raises(OsaiUnreachable, match="still in use"):
-            delete(dataset_id, patience=0).execute(context)
+            delete(dataset_id, timeout=0).execute(context)
         api.ok("POST", f"/Datasets/{dataset_id}/FinishUploading", params={"datasetUploadId": upload_id})
         assert delete(dataset_id).execute(context)["deleted"]
 
-    @pytest.mark.parametrize("wrong", [{"patience": -1}, {"patience": "long"}, {"if_missing": "cry"}])
+    @pytest.mark.parametrize("wrong", [{"timeout": -1}, {"timeout": "long"}, {"if_missing": "cry"}])
     def test_a_bad_value_is_refused(self, delete, context, wrong):
         """By its name."""
         with pytest.raises(AirflowFailException, match=next(iter(wrong))):

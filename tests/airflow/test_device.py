@@ -11,19 +11,19 @@ from airflow.sdk import DAG, TaskGroup, TriggerRule, task
 from airflow.sdk.bases.operator import BaseOperator
 
 from airflow_provider_osai.api.errors import OsaiJobCancelled, OsaiJobFailed, OsaiJobTimeout
-from airflow_provider_osai.jobs import lifecycle
-from airflow_provider_osai.jobs.event import JobEvent, Outcome
+from airflow_provider_osai.jobs import submission
 from airflow_provider_osai.operators.device import (
     OsaiReleaseDeviceOperator,
     OsaiRentDeviceOperator,
     rented_device,
 )
+from airflow_provider_osai.triggers.event import JobEvent, Outcome
 
 
 @pytest.fixture(autouse=True)
 def quickly(monkeypatch):
     """Let OSAI show at once what was rented; ten seconds in earnest."""
-    monkeypatch.setattr(lifecycle, "SETTLING", 0.1)
+    monkeypatch.setattr(submission, "VISIBILITY_TIMEOUT", 0.1)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ class TestRent:
             operator.execute(context)
         sandbox.control.devices(1)
         event = asyncio.run(anext(deferred.value.trigger.run())).payload
-        assert JobEvent.read(event).outcome is Outcome.READY
+        assert JobEvent.parse(event).outcome is Outcome.READY
         told = rent(deferrable=True).execute_complete(context, event)
         assert told["device_id"]
         assert told["reference"] == sandbox.control.rentals()[0]["reference"]
@@ -98,7 +98,7 @@ class TestRent:
         told = rent().execute(context)
         sandbox.control.end(told["job_id"])
         event = JobEvent(kind="device_rental", job_id=told["job_id"], outcome=Outcome.READY).payload()
-        with pytest.raises(OsaiJobFailed, match="over before"):
+        with pytest.raises(OsaiJobFailed, match="ended before the device was used"):
             rent().execute_complete(context, event)
 
     def test_at_its_deadline_it_gives_back_what_it_waits_for(self, rent, context, sandbox, rentals):
@@ -144,8 +144,8 @@ class TestRent:
     def test_killed_at_the_last_moment_it_does_not_succeed(self, rent, context, rentals, monkeypatch):
         """The kill has ended the lease, after the task saw it run."""
         operator = rent()
-        conclude = operator._conclude
-        monkeypatch.setattr(operator, "_conclude", lambda *args: (conclude(*args), operator.on_kill())[0])
+        conclude = operator._wait_or_defer
+        monkeypatch.setattr(operator, "_wait_or_defer", lambda *args: (conclude(*args), operator.on_kill())[0])
         with pytest.raises(OsaiJobCancelled, match="killed"):
             operator.execute(context)
         assert rentals() == ["cancelled"]
@@ -195,7 +195,7 @@ class TestRelease:
     @pytest.mark.parametrize("name", ["job_id", "reference"])
     def test_of_several_rentals_at_once_is_refused(self, connection, context, name, several):
         """It would find none under such an id, and leave them rented: they are the XComs of a mapped rent."""
-        with pytest.raises(AirflowFailException, match=f"{name} = .*map the release like the rent"):
+        with pytest.raises(AirflowFailException, match=f"{name} = .*map the release like the renting"):
             self.release(context, **{name: several})
 
     def test_it_is_retried_more_than_others(self):

@@ -1,4 +1,4 @@
-"""The gate on its own: what it reads of the asset, evaluates, decides, tells, and how it lets on, skips or branches."""
+"""OsaiModelGateOperator: reads the champion, evaluates, decides, pushes the decision, then skips, fails or branches."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from airflow.sdk import DAG
 
 from airflow_provider_osai.api.errors import OsaiJobFailed
 from airflow_provider_osai.assets import osai_model
-from airflow_provider_osai.operators.base import OsaiFlowOperator
+from airflow_provider_osai.operators.base import OsaiClientOperator
 from airflow_provider_osai.operators.gate import OsaiModelGateOperator
-from tests.accessors import ByAsset
+from airflow_provider_osai.sandbox.scenarios import Script
+from tests.asset_event_fakes import ByAsset
 from tests.sandbox.client import Api, png, shades
 
 try:
@@ -32,7 +33,7 @@ def candidate(model_id="b", accuracy=0.9, data_digest="data 1"):
 
 @pytest.fixture
 def log(context):
-    """The events of the champion's asset; the context reads them and takes new ones."""
+    """The champion asset's events, as the context provides them to the gate."""
     context["inlet_events"] = ByAsset(list)
     context["outlet_events"] = ByAsset(lambda: SimpleNamespace(extra={}))
     context["dag_run"] = SimpleNamespace(dag_id="dag", run_id="run 5", run_after=datetime(2026, 5, 1, tzinfo=UTC))
@@ -41,8 +42,8 @@ def log(context):
         def add(self, **extra):
             context["inlet_events"][CHAMPION].append(SimpleNamespace(extra=extra))
 
-        def told(self, gate):
-            """The extra of the event that Airflow would make now; ``None``: it would make none."""
+        def new_event(self, gate):
+            """The extra of the event that Airflow would create, or ``None``."""
             return context["outlet_events"][CHAMPION].extra if CHAMPION in gate.outlets else None
 
     return Log()
@@ -50,18 +51,16 @@ def log(context):
 
 @pytest.fixture
 def gate(connection, log):
-    """Make a gate."""
-
-    def made(**options):
+    def make(**options):
         defaults = {"task_id": "task", "candidate": candidate(), "champion": CHAMPION, "poll_interval": 0.05}
         return OsaiModelGateOperator(**{"deferrable": False} | defaults | options)
 
-    return made
+    return make
 
 
 @pytest.fixture
 def trained(sandbox):
-    """Two models that the sandbox really trained, the poor one on wrong labels, and images that neither has seen."""
+    """Two models trained in the sandbox, the poor one on wrong labels, and a dataset that neither was trained on."""
     right = shades()
     wrong = {"dark": right["light"], "light": right["dark"]}
     with Api(sandbox) as api:
@@ -71,77 +70,69 @@ def trained(sandbox):
 
 
 class TestPromotion:
-    """What is better goes on, and is the champion."""
+    def test_first_candidate_above_the_threshold_is_promoted(self, gate, context, log):
+        task = gate(threshold=0.5)
+        result = task.execute(context)
+        assert (result["decision"], result["champion"], result["model_id"]) == ("promoted", None, "b")
+        assert log.new_event(task)["model_id"] == "b"
+        assert log.new_event(task)["replaces"] is None
 
-    def test_the_first_that_reaches_the_floor(self, gate, context, log):
-        """There is nobody to beat."""
-        task = gate(min_value=0.5)
-        told = task.execute(context)
-        assert (told["verdict"], told["champion"], told["model_id"]) == ("promoted", None, "b")
-        assert log.told(task)["model_id"] == "b"
-        assert log.told(task)["replaces"] is None
-
-    def test_the_event_says_who_beat_whom_by_what_rule_and_in_which_run(self, gate, context, log):
-        """Enough for the next gate, and for whoever asks later."""
+    def test_event_contains_the_decision_the_replaced_champion_and_the_run(self, gate, context, log):
         log.add(**FIRST)
         task = gate(min_improvement=0.05)
         task.execute(context)
-        event = log.told(task)
+        event = log.new_event(task)
         assert (event["model_id"], event["replaces"], event["measured_on"]) == ("b", "a", "data 1")
         assert event["metrics"] == {"accuracy": 0.9}
         assert event["run"] == {"dag_id": "dag", "run_id": "run 5", "after": "2026-05-01T00:00:00+00:00"}
         assert event["decision"]["champion"]["metrics"] == {"accuracy": 0.8}
         assert event["decision"]["rule"]["min_improvement"] == 0.05
 
-    def test_what_is_the_champion_already_goes_on_and_is_no_news(self, gate, context, log):
-        """A cleared gate lets its run on again."""
+    def test_current_champion_is_promoted_without_an_event(self, gate, context, log):
+        """A cleared gate does not block its Dag run."""
         log.add(**FIRST)
         task = gate(candidate=candidate("a", 0.1))
-        assert task.execute(context)["verdict"] == "promoted"
-        assert log.told(task) is None
+        assert task.execute(context)["decision"] == "promoted"
+        assert log.new_event(task) is None
 
-    def test_of_several_candidates_the_best_goes_on(self, gate, context):
-        """What mapped trainings returned."""
-        several = [candidate("b", 0.7), candidate("c", 0.9), candidate("d", float("nan"))]
-        assert gate(candidate=several).execute(context)["model_id"] == "c"
+    def test_best_of_several_candidates_is_used(self, gate, context):
+        """Such as the results of mapped trainings."""
+        candidates = [candidate("b", 0.7), candidate("c", 0.9), candidate("d", float("nan"))]
+        assert gate(candidate=candidates).execute(context)["model_id"] == "c"
 
-    def test_a_table_of_all_figures_is_logged(self, gate, context, log, logged):
-        """For who opens the task's page."""
+    def test_table_of_the_metrics_is_logged(self, gate, context, log, logged):
         log.add(**FIRST)
         gate().execute(context)
         assert "accuracy  0.8       0.9        +0.1" in logged()
 
 
 class TestRejection:
-    """What is not better goes no further, and fails nothing."""
-
     @pytest.mark.parametrize("accuracy", [0.8, 0.7, float("nan"), None])
-    def test_it_is_skipped_makes_no_event_and_is_told_all_the_same(self, gate, context, log, ti, accuracy):
-        """A skipped task returns nothing by itself."""
+    def test_rejection_skips_creates_no_event_and_pushes_the_decision(self, gate, context, log, ti, accuracy):
         log.add(**FIRST)
         task = gate(candidate=candidate(accuracy=accuracy))
-        with pytest.raises(AirflowSkipException, match="model b is not promoted: accuracy is"):
+        with pytest.raises(AirflowSkipException, match="Model b is not promoted: accuracy is"):
             task.execute(context)
-        assert log.told(task) is None
-        assert ti.xcoms["verdict"] == ti.xcoms["return_value"]["verdict"] == "rejected"
+        assert log.new_event(task) is None
+        assert ti.xcoms["decision"] == ti.xcoms["return_value"]["decision"] == "rejected"
         assert ti.xcoms["champion"]["model_id"] == "a"
 
-    def test_figures_of_other_data_are_refused(self, gate, context, log, ti):
-        """And the reason says what to do."""
+    def test_metrics_of_different_data_are_rejected_unless_allowed(self, gate, context, log, ti):
         log.add(**FIRST)
-        with pytest.raises(AirflowSkipException, match="same_holdout=True"):
+        with pytest.raises(AirflowSkipException, match="evaluation_dataset_id="):
             gate(candidate=candidate(data_digest="data 2")).execute(context)
-        assert gate(candidate=candidate(data_digest="data 2"), any_data=True).execute(context)["verdict"] == "promoted"
+        task = gate(candidate=candidate(data_digest="data 2"), allow_different_data=True)
+        assert task.execute(context)["decision"] == "promoted"
 
-    def test_an_earlier_run_does_not_come_after_a_later_one(self, gate, context, log, ti):
-        """It was slow, and its model is of older data."""
+    def test_earlier_run_is_rejected_after_a_promotion_by_a_later_run(self, gate, context, log, ti):
+        """Its model was trained on older data."""
         later = {"dag_id": "dag", "run_id": "run 6", "after": "2026-05-02T00:00:00+00:00"}
         log.add(**FIRST, run=later)
         with pytest.raises(AirflowSkipException, match="run 6, has promoted its model already"):
             gate().execute(context)
 
-    def test_what_was_decided_against_another_champion_is_not_who_stands(self, gate, context, log):
-        """Two promoted at once: the second counts for nothing."""
+    def test_promotion_against_a_former_champion_is_ignored(self, gate, context, log):
+        """Of two simultaneous promotions, the second does not count."""
         log.add(**FIRST)
         log.add(model_id="x", metrics={"accuracy": 0.85}, measured_on="data 1", replaces="a")
         log.add(model_id="y", metrics={"accuracy": 0.99}, measured_on="data 1", replaces="a")
@@ -149,45 +140,64 @@ class TestRejection:
 
 
 class TestBranch:
-    """A rejection may lead elsewhere."""
-
     @pytest.fixture
     def branched(self, gate):
-        class Step(OsaiFlowOperator):
-            def build_flow(self, calls):
+        class Step(OsaiClientOperator):
+            def run_with_client(self, client):
                 raise AssertionError
 
-        def made(**options):
+        def make(**options):
             with DAG("branched", schedule=None):
-                task = gate(on_reject=["tell", "review"], **options)
-                task >> [Step(task_id=name) for name in ("convert", "tell", "review")]
+                task = gate(rejected_task_ids=["notify", "review"], **options)
+                task >> [Step(task_id=name) for name in ("convert", "notify", "review")]
             return task
 
-        return made
+        return make
 
-    def test_a_rejection_follows_its_own_tasks(self, branched, context, log, ti):
-        """And the gate has succeeded, without an event."""
+    def test_rejection_runs_the_rejected_tasks_and_creates_no_event(self, branched, context, log, ti):
         log.add(**FIRST)
         task = branched(candidate=candidate(accuracy=0.1))
         with pytest.raises(DownstreamTasksSkipped) as skipped:
             task.execute(context | {"ti": with_task(ti, task)})
         assert skipped.value.tasks == [("convert", -1)]
-        assert ti.xcoms["verdict"] == "rejected"
-        assert log.told(task) is None
+        assert ti.xcoms["decision"] == "rejected"
+        assert log.new_event(task) is None
 
-    def test_a_promotion_follows_the_others(self, branched, context, log, ti):
-        """With its event."""
+    def test_promotion_runs_the_other_tasks_and_creates_an_event(self, branched, context, log, ti):
         task = branched()
         with pytest.raises(DownstreamTasksSkipped) as skipped:
             task.execute(context | {"ti": with_task(ti, task)})
-        assert sorted(skipped.value.tasks) == [("review", -1), ("tell", -1)]
-        assert log.told(task)["model_id"] == "b"
+        assert sorted(skipped.value.tasks) == [("notify", -1), ("review", -1)]
+        assert log.new_event(task)["model_id"] == "b"
 
-    @pytest.mark.parametrize("wrong", ["Skip", ["nobody"], []])
-    def test_a_task_that_does_not_follow_is_refused(self, gate, context, wrong):
-        """A word that is misspelt, for instance."""
-        with pytest.raises(AirflowFailException, match="on_reject"):
-            gate(on_reject=wrong).execute(context)
+    def test_on_reject_fail_fails_the_task_without_retries(self, gate, context, log, ti):
+        """The decision is still pushed, and the champion does not change."""
+        log.add(**FIRST)
+        task = gate(on_reject="fail", candidate=candidate(accuracy=0.1))
+        with pytest.raises(AirflowFailException, match="Model b is not promoted: accuracy"):
+            task.execute(context)
+        assert ti.xcoms["decision"] == "rejected"
+        assert log.new_event(task) is None
+
+    def test_on_reject_fail_does_not_affect_a_promotion(self, gate, context, log):
+        assert gate(on_reject="fail").execute(context)["decision"] == "promoted"
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"on_reject": "ignore"}, "on_reject = 'ignore': must be 'skip' or 'fail'"),
+            ({"on_reject": ["notify"]}, "must be 'skip' or 'fail'"),
+            ({"on_reject": "fail", "rejected_task_ids": "notify"}, "remove one of them"),
+        ],
+    )
+    def test_invalid_on_reject_fails(self, gate, context, options, message):
+        with pytest.raises(AirflowFailException, match=message):
+            gate(**options).execute(context)
+
+    @pytest.mark.parametrize("wrong", ["skip", ["nobody"], []])
+    def test_rejected_task_that_is_not_downstream_fails(self, gate, context, wrong):
+        with pytest.raises(AirflowFailException, match="rejected_task_ids"):
+            gate(rejected_task_ids=wrong).execute(context)
 
 
 def with_task(ti, task):
@@ -195,69 +205,202 @@ def with_task(ti, task):
     return ti
 
 
-class TestSameHoldout:
-    """Both are evaluated on one dataset, by jobs like all others."""
-
-    def test_both_are_measured_on_the_same_images(self, gate, context, log, trained, sandbox):
-        """Whatever they were measured on before; their own figures do not count."""
+class TestEvaluationDataset:
+    def test_both_models_are_evaluated_on_the_same_dataset(self, gate, context, log, trained, sandbox):
+        """Their recorded metrics are ignored."""
         log.add(model_id=trained.poor, metrics={"accuracy": 1.0}, measured_on="data 1")
         mine = {"model_id": trained.good, "metrics": {"accuracy": 0.0}}
-        told = gate(candidate=mine, same_holdout=True, holdout_dataset_id=trained.holdout).execute(context)
-        assert told["verdict"] == "promoted"
-        assert told["candidate"]["measured_on"] == told["champion"]["measured_on"] == f"dataset {trained.holdout}"
-        assert told["candidate"]["metrics"]["accuracy"] > told["champion"]["metrics"]["accuracy"]
+        result = gate(candidate=mine, evaluation_dataset_id=trained.holdout).execute(context)
+        assert result["decision"] == "promoted"
+        assert result["candidate"]["measured_on"] == result["champion"]["measured_on"] == f"dataset {trained.holdout}"
+        assert result["candidate"]["metrics"]["accuracy"] > result["champion"]["metrics"]["accuracy"]
         assert len(predictions(sandbox)) == 2
 
-    def test_the_event_says_what_a_promotion_says_and_nothing_of_the_evaluations(self, gate, context, log, trained):
+    def test_event_contains_nothing_of_the_evaluations(self, gate, context, log, trained):
         """No ``job_id``, ``kind`` or ``state`` of a prediction."""
-        options = {"candidate": {"model_id": trained.good}, "same_holdout": True, "holdout_dataset_id": trained.holdout}
+        options = {"candidate": {"model_id": trained.good}, "evaluation_dataset_id": trained.holdout}
         task = gate(**options)
-        told = task.execute(context)
-        decision = {key: told[key] for key in ("verdict", "reasons", "rule", "candidate", "champion")}
+        result = task.execute(context)
+        decision = {key: result[key] for key in ("decision", "reasons", "rule", "candidate", "champion")}
         run = {"dag_id": "dag", "run_id": "run 5", "after": "2026-05-01T00:00:00+00:00"}
-        assert log.told(task) == {**told["candidate"], "replaces": None, "run": run, "decision": decision}
+        assert log.new_event(task) == {**result["candidate"], "replaces": None, "run": run, "decision": decision}
 
-    def test_deferred_it_goes_from_one_evaluation_to_the_next(self, gate, context, log, trained, sandbox):
-        """Without a worker while OSAI works, and each job is done once."""
+    def test_deferred_gate_runs_each_evaluation_once(self, gate, context, log, trained, sandbox):
         log.add(model_id=trained.poor, metrics={}, measured_on="data 1")
-        options = {"candidate": {"model_id": trained.good}, "same_holdout": True, "holdout_dataset_id": trained.holdout}
-        task, told = gate(deferrable=True, **options), None
-        run, events = task.execute, 0
-        while told is None:
+        options = {"candidate": {"model_id": trained.good}, "evaluation_dataset_id": trained.holdout}
+        result = None
+        events = 0
+        run = gate(deferrable=True, **options).execute
+        while result is None:
             try:
-                told = run(context)
+                result = run(context)
             except TaskDeferred as deferred:
                 event = asyncio.run(anext(deferred.trigger.run())).payload
-                task, events = gate(deferrable=True, **options), events + 1
+                task = gate(deferrable=True, **options)
+                events += 1
 
                 def run(context, task=task, event=event):
                     return task.resume_execution("execute_complete", {"event": event}, context)
 
-        assert told["verdict"] == "promoted"
+        assert result["decision"] == "promoted"
         assert len(predictions(sandbox)) == 2 == events
 
-    def test_a_retry_evaluates_nothing_twice(self, gate, context, log, trained, sandbox, ti):
-        """Its worker died after the first evaluation, or after both."""
+    def test_retry_does_not_repeat_an_evaluation(self, gate, context, log, trained, sandbox, ti):
+        """If the worker dies after an evaluation."""
         log.add(model_id=trained.poor, metrics={}, measured_on="data 1")
-        options = {"candidate": {"model_id": trained.good}, "same_holdout": True, "holdout_dataset_id": trained.holdout}
+        options = {"candidate": {"model_id": trained.good}, "evaluation_dataset_id": trained.holdout}
         gate(**options).execute(context)
         ti.xcoms.clear()  # as Airflow does before a new try
-        assert gate(**options).execute(context)["verdict"] == "promoted"
+        assert gate(**options).execute(context)["decision"] == "promoted"
         assert len(predictions(sandbox)) == 2
 
-    def test_an_evaluation_that_fails_fails_the_gate(self, gate, context, trained, sandbox):
-        """It is no rejection: nobody knows. A retry tries again."""
+    def test_failed_evaluation_fails_the_gate(self, gate, context, trained, sandbox):
+        """It is not a rejection; a retry evaluates again."""
         sandbox.control.script("prediction", end="failed")
-        options = {"candidate": {"model_id": trained.good}, "same_holdout": True, "holdout_dataset_id": trained.holdout}
+        options = {"candidate": {"model_id": trained.good}, "evaluation_dataset_id": trained.holdout}
         with pytest.raises(OsaiJobFailed):
             gate(**options).execute(context)
 
-    def test_a_dataset_is_needed(self, gate, context):
-        """And a word that means yes or no."""
-        with pytest.raises(AirflowFailException, match="holdout_dataset_id"):
-            gate(same_holdout=True).execute(context)
-        with pytest.raises(AirflowFailException, match="choose True or False"):
-            gate(same_holdout="perhaps").execute(context)
+    @pytest.mark.parametrize("empty", ["", "None", " null "])
+    def test_empty_dataset_id_fails(self, gate, context, sandbox, empty):
+        """It must not silently disable the evaluation."""
+        with pytest.raises(AirflowFailException, match="id is empty. Does the upstream task return one"):
+            gate(evaluation_dataset_id=empty).execute(context)
+        assert predictions(sandbox) == []
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+class TestMissingChampion:
+    """OSAI does not have the champion's model any more."""
+
+    @pytest.fixture
+    def run_gate(self, gate, context, log, trained, deferrable):
+        """Run a gate to its end; OSAI does not have its champion."""
+        log.add(model_id="deleted", metrics={"accuracy": 0.99}, measured_on="data 1", run=RUN_4)
+
+        def run(**options):
+            holdout = {"evaluation_dataset_id": trained.holdout}
+            options = {"candidate": {"model_id": trained.good}, "deferrable": deferrable} | holdout | options
+            return run_to_end(lambda: gate(**options), context)
+
+        return run
+
+    def test_error_names_the_champion_and_its_promotion(self, run_gate, logged):
+        """The task fails without retries."""
+        with pytest.raises(AirflowFailException) as failed:
+            run_gate()
+        for word in ("Champion model deleted", "missing at OSAI", "run 4", "Dag other", CHAMPION.uri, "2026-04-01"):
+            assert word in str(failed.value)
+        assert "if_champion_missing='ignore'" in str(failed.value)
+
+    def test_ignored_champion_leaves_only_the_thresholds_and_is_a_reason(self, run_gate, logged):
+        """``if_champion_missing`` may come from a template."""
+        result = run_gate(if_champion_missing=" Ignore ", threshold=0.5)
+        assert (result["decision"], result["champion"]) == ("promoted", None)
+        assert "champion model deleted is missing at OSAI and was ignored" in result["reasons"][0]
+        assert "Champion model deleted is missing at OSAI and is ignored" in logged()
+
+    def test_ignored_champion_and_an_unmet_threshold_reject(self, run_gate, ti):
+        with pytest.raises(AirflowSkipException, match=r"deleted is missing at OSAI.*required: at least 2"):
+            run_gate(if_champion_missing="ignore", threshold=2.0)
+        assert ti.xcoms["decision"] == "rejected"
+
+    @pytest.mark.parametrize("status", [503, 401, 403])
+    def test_outage_or_rejected_token_does_not_count_as_missing(self, run_gate, sandbox, status):
+        """A later try may find the champion."""
+        sandbox.control.fault("status", "model.get", times=50, status=status)
+        sandbox.control.fault("status", "prediction.submit", times=50, after=1, status=status)
+        with pytest.raises(Exception) as failed:
+            run_gate(if_champion_missing="ignore", unreachable_timeout=0.01)
+        assert "missing at OSAI" not in str(failed.value)
+
+    @pytest.mark.parametrize("status", [404, 400])
+    def test_404_of_an_api_that_cannot_read_models_does_not_count_as_missing(
+        self, run_gate, sandbox, trained, status, log
+    ):
+        """It answers so for each model. Here the champion exists, and another request is refused."""
+        log.add(model_id=trained.poor, replaces="deleted")
+        sandbox.control.fault("status", "model.get", times=50, status=status)
+        sandbox.control.fault("status", "dataset.get", times=50, status=404)
+        sandbox.control.fault("status", "prediction.submit", times=50, after=1, status=status)
+        with pytest.raises(AirflowFailException) as failed:
+            run_gate(if_champion_missing="ignore")
+        assert f"with {status}" in str(failed.value)
+        assert "missing at OSAI" not in str(failed.value)
+
+    def test_without_model_get_a_refused_prediction_shows_the_missing_model(self, run_gate, connection):
+        """The dataset exists, so the model was not found."""
+        connection(contract={"model.get": None})
+        assert run_gate(if_champion_missing="ignore")["champion"] is None
+
+    @pytest.fixture
+    def second_job_fails(self, sandbox, monkeypatch):
+        """Let the first prediction succeed and the second fail; *then* is called before the failure."""
+        script_for, scripts = sandbox.control.script_for, [Script()]
+
+        def arrange(then=lambda: None):
+            def script(kind):
+                if scripts or kind != "prediction":
+                    return scripts.pop() if kind == "prediction" else script_for(kind)
+                then()
+                return Script(timing="immediate", end="failed")
+
+            monkeypatch.setattr(sandbox.control, "script_for", script)
+
+        return arrange
+
+    @pytest.mark.parametrize("choice", ["fail", "ignore"])
+    def test_failed_evaluation_of_an_existing_champion_fails_the_gate(
+        self, run_gate, trained, log, second_job_fails, choice
+    ):
+        log.add(model_id=trained.poor, replaces="deleted")
+        second_job_fails()
+        with pytest.raises(OsaiJobFailed):
+            run_gate(if_champion_missing=choice)
+
+    def test_champion_deleted_while_its_evaluation_is_queued_counts_as_missing(
+        self, run_gate, trained, log, second_job_fails, sandbox
+    ):
+        """OSAI accepts the job and reports only that it failed."""
+        log.add(model_id=trained.poor, replaces="deleted")
+        second_job_fails(then=lambda: sandbox.state.models.pop(trained.poor, None))
+        assert run_gate(if_champion_missing="ignore")["champion"] is None
+
+    @pytest.mark.parametrize("choice", ["fail", "ignore"])
+    def test_recorded_metrics_decide_without_an_evaluation(self, run_gate, choice):
+        """If OSAI has neither model, the champion does not count as missing."""
+        options = {"evaluation_dataset_id": None, "allow_different_data": True, "if_champion_missing": choice}
+        with pytest.raises(AirflowSkipException, match="better than 0.99"):
+            run_gate(**options, candidate=candidate())
+
+    def test_missing_champion_is_ignored_without_an_evaluation(self, run_gate, trained):
+        """Otherwise a missing champion with unreachable metrics would block every promotion."""
+        options = {"evaluation_dataset_id": None, "if_champion_missing": "ignore", "allow_different_data": True}
+        result = run_gate(**options, candidate={"model_id": trained.good, "metrics": {"accuracy": 0.7}})
+        assert (result["decision"], result["champion"]) == ("promoted", None)
+
+    def test_invalid_if_champion_missing_fails_before_any_request(self, run_gate, sandbox):
+        before = len(predictions(sandbox))
+        with pytest.raises(AirflowFailException, match="if_champion_missing = 'skip'"):
+            run_gate(if_champion_missing="skip")
+        assert len(predictions(sandbox)) == before
+
+
+RUN_4 = {"dag_id": "other", "run_id": "run 4", "after": "2026-04-01T00:00:00+00:00"}
+
+
+def run_to_end(make, context):
+    """Run a gate until it returns, with a new operator after each deferral as on a worker, and triggers inline."""
+    run = make().execute
+    while True:
+        try:
+            return run(context)
+        except TaskDeferred as deferred:
+            event = asyncio.run(anext(deferred.trigger.run())).payload
+            task = make()
+
+            def run(context, task=task, event=event):
+                return task.resume_execution("execute_complete", {"event": event}, context)
 
 
 def predictions(sandbox):
@@ -265,40 +408,35 @@ def predictions(sandbox):
 
 
 class TestArguments:
-    """What is wrong is said before anything is asked."""
-
     @pytest.mark.parametrize("wrong", [None, [], {}, {"metrics": {}}, "", "None", 5])
-    def test_a_candidate_is_a_model(self, gate, context, wrong):
-        """Not what a skipped task left."""
+    def test_invalid_candidate_fails(self, gate, context, wrong):
         with pytest.raises(AirflowFailException, match="candidate"):
             gate(candidate=wrong).execute(context)
 
-    @pytest.mark.parametrize("wrong", [{"min_improvement": -1}, {"metric": ""}, {"guard_metrics": {"f1": "x"}}])
-    def test_a_rule_means_something(self, gate, context, wrong):
-        """The one that is wrong is named."""
+    @pytest.mark.parametrize("wrong", [{"min_improvement": -1}, {"metric": ""}, {"guardrail_metrics": {"f1": "x"}}])
+    def test_invalid_policy_fails_and_names_the_argument(self, gate, context, wrong):
         with pytest.raises(AirflowFailException, match=next(iter(wrong))):
             gate(**wrong).execute(context)
 
-    def test_an_asset_that_is_known_too_late_is_refused(self, gate, context, log, sandbox):
-        """One that came out of an XCom: Airflow hands out the events of inlets only."""
+    def test_champion_from_an_xcom_fails(self, gate, context, log, sandbox):
+        """Airflow provides only the events of inlets that are known when the Dag is parsed."""
         context["inlet_events"] = {}
         with pytest.raises(AirflowFailException, match=r"champion = .*partial\(\)"):
             gate().execute(context)
         assert sandbox.control.record()["requests"] == []
 
-    def test_a_mapped_gate_does_not_branch(self, gate, context, ti):
+    def test_mapped_gate_cannot_branch(self, gate, context, ti):
         """Airflow would run both branches."""
         ti.map_index = 0
-        with pytest.raises(AirflowFailException, match=r"on_reject = 'tell'.*mapped gate"):
-            gate(on_reject="tell").execute(context)
+        with pytest.raises(AirflowFailException, match=r"rejected_task_ids = 'notify'.*mapped gate"):
+            gate(rejected_task_ids="notify").execute(context)
 
-    def test_an_id_alone_will_do(self, gate, context, trained):
-        """OSAI knows its figures."""
-        told = gate(candidate=trained.good).execute(context)
-        assert told["candidate"]["metrics"]["accuracy"] > 0.5
+    def test_bare_model_id_is_a_candidate(self, gate, context, trained):
+        """Its metrics come from OSAI."""
+        result = gate(candidate=trained.good).execute(context)
+        assert result["candidate"]["metrics"]["accuracy"] > 0.5
 
-    def test_the_champion_is_read_and_told_by_the_task_one_gate_at_a_time(self, gate):
-        """Beside the user's own assets, and unless the user knows better."""
+    def test_champion_is_added_to_inlets_and_outlets_and_one_gate_runs_at_a_time(self, gate):
         other = osai_model("other")
         task = gate(inlets=[other], outlets=[other])
         assert task.inlets == task.outlets == [other, CHAMPION]
@@ -306,10 +444,10 @@ class TestArguments:
         assert gate(max_active_tis_per_dag=3).max_active_tis_per_dag == 3
 
 
-def test_a_limit_of_time_holds_for_all_evaluations_together(gate, context, log, trained, sandbox):
-    """The job that runs then is cancelled."""
+def test_execution_timeout_covers_all_evaluations(gate, context, log, trained, sandbox):
+    """The running job is cancelled."""
     sandbox.control.script("prediction", timing="seconds", seconds=60)
-    options = {"candidate": {"model_id": trained.good}, "same_holdout": True, "holdout_dataset_id": trained.holdout}
+    options = {"candidate": {"model_id": trained.good}, "evaluation_dataset_id": trained.holdout}
     with pytest.raises(Exception, match="execution_timeout"):
         gate(**options, execution_timeout=timedelta(seconds=0.3)).execute(context)
     assert [job["state"] for job in predictions(sandbox)] == ["cancelled"]

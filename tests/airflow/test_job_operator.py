@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import threading
 from datetime import UTC, datetime, timedelta
@@ -18,10 +19,13 @@ from airflow_provider_osai.api.errors import (
     OsaiJobTimeout,
     OsaiRequestError,
 )
+from airflow_provider_osai.api.models import Job
 from airflow_provider_osai.compat import TaskDeferralError
 from airflow_provider_osai.hooks.osai import OsaiHook
-from airflow_provider_osai.jobs.event import JobEvent, Outcome
+from airflow_provider_osai.operators.dataset import OsaiUploadImagesOperator
+from airflow_provider_osai.operators.device import OsaiRentDeviceOperator
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
+from airflow_provider_osai.triggers.event import JobEvent, Outcome
 
 FOREVER = {"timing": "reads", "reads": 10**6}
 
@@ -98,7 +102,7 @@ class TestExecute:
     def test_the_deadline_counts_from_the_tasks_start_and_stops_the_job(self, make, context, ti, jobs):
         """Not from when the waiting began."""
         ti.start_date = datetime.now(UTC) - timedelta(minutes=10)
-        with pytest.raises(OsaiJobTimeout, match=r"execution_timeout of 0:05:00 was over; it was told to stop"):
+        with pytest.raises(OsaiJobTimeout, match=r"execution_timeout of 0:05:00; it was cancelled"):
             make(**FOREVER, execution_timeout=timedelta(minutes=5)).execute(context)
         assert jobs()[0]["state"] == "cancelled"
 
@@ -106,7 +110,7 @@ class TestExecute:
         """Somebody must look into the portal."""
         connection(contract={"training.cancel": None})
         ti.start_date = datetime.now(UTC) - timedelta(minutes=10)
-        with pytest.raises(OsaiJobTimeout, match="could not be stopped and may go on"):
+        with pytest.raises(OsaiJobTimeout, match="cancelling it failed, it may continue"):
             make(**FOREVER, execution_timeout=timedelta(minutes=5)).execute(context)
         assert jobs()[0]["state"] == "running"
 
@@ -114,7 +118,7 @@ class TestExecute:
         """A retry adopts it."""
         sandbox.control.fault("html", "training.get", times=10**6)
         with pytest.raises(OsaiJobLost, match="not cancelled"):
-            make(**FOREVER, max_unreachable=0.2).execute(context)
+            make(**FOREVER, unreachable_timeout=0.2).execute(context)
         assert jobs()[0]["state"] in ("queued", "running")
 
 
@@ -203,7 +207,7 @@ class TestResume:
         """The worker cancels; the trigger only reads."""
         operator = make(**FOREVER, deferrable=True)
         deferred(operator, context)
-        with pytest.raises(OsaiJobTimeout, match="told to stop"):
+        with pytest.raises(OsaiJobTimeout, match="it was cancelled"):
             operator.execute_complete(context, event(Outcome.DEADLINE, jobs))
         assert jobs()[0]["state"] == "cancelled"
 
@@ -212,7 +216,7 @@ class TestResume:
         """After a clear, the old trigger may see its job cancelled, and Airflow wake the new try with that."""
         operator = make(**FOREVER, deferrable=True)
         deferred(operator, context)
-        stale = JobEvent(kind="training", job_id="of before", outcome=outcome, state="cancelled").payload()
+        stale = JobEvent(kind="training", job_id="earlier", outcome=outcome, state="cancelled").payload()
         with pytest.raises(TaskDeferred) as again:
             operator.execute_complete(context, stale)
         assert again.value.trigger.job_id == jobs()[0]["id"]
@@ -229,7 +233,7 @@ class TestResume:
         """No triggerer ran until after the deadline."""
         operator = make(**FOREVER, deferrable=True)
         deferred(operator, context)
-        with pytest.raises(OsaiJobTimeout, match="told to stop"):
+        with pytest.raises(OsaiJobTimeout, match="it was cancelled"):
             operator.resume_execution("__fail__", {"error": "Trigger timeout"}, context)
         assert jobs()[0]["state"] == "cancelled"
 
@@ -257,7 +261,7 @@ class TestResume:
 
     def test_an_event_that_says_nothing_is_no_success(self, make, context):
         """Nor the end: a retry finds the job, if there is one."""
-        with pytest.raises(OsaiJobLost, match="which job it is"):
+        with pytest.raises(OsaiJobLost, match="names the job"):
             make().execute_complete(context, {"status": "success"})
 
     def test_an_event_of_a_newer_version_is_a_reason_to_read_the_job(self, make, context, jobs):
@@ -296,7 +300,7 @@ class TestKill:
 
     def test_with_cancel_on_kill_off_the_job_lives(self, make, context, jobs):
         """The retry adopts it."""
-        with pytest.raises(OsaiJobLost, match="adopts it"):
+        with pytest.raises(OsaiJobLost, match="a retry reconnects"):
             self.killed(make(**FOREVER, cancel_on_kill=False), context, jobs)
         assert jobs()[0]["state"] == "running"
 
@@ -315,7 +319,7 @@ class TestKill:
 
     @pytest.mark.parametrize("how", [{"deferrable": True}, {"wait_for_completion": False}], ids=["deferred", "left"])
     def test_a_job_that_was_handed_over_is_left_alone(self, make, context, jobs, how):
-        """A worker may be told to end while its process only tidies up after the task."""
+        """A worker may get SIGTERM while its process only cleans up after the task."""
         operator = make(**{**FOREVER, **how})
         with contextlib.suppress(TaskDeferred):
             operator.execute(context)
@@ -358,7 +362,7 @@ class TestBadInput:
             ({"framework": "caffe"}, "framework = 'caffe'"),
             ({"poll_interval": 0}, "poll_interval = 0"),
             ({"poll_interval": "often"}, "poll_interval = 'often'"),
-            ({"max_unreachable": float("nan")}, "max_unreachable = nan"),
+            ({"unreachable_timeout": float("nan")}, "unreachable_timeout = nan"),
         ],
     )
     def test_a_bad_value_fails_for_good_and_nothing_is_sent(self, make, context, sandbox, options, said):
@@ -385,3 +389,59 @@ class TestBadInput:
         with pytest.raises(AirflowFailException) as caught:
             make(dataset_ids=["no-such"]).execute(context)
         assert isinstance(caught.value.__cause__, OsaiRequestError)
+
+
+class TestSimulated:
+    """What the sandbox made up never looks like the result of a real OSAI."""
+
+    @pytest.fixture
+    def warned(self, logged):
+        """The lines of the task's log that warn of it."""
+        return lambda: [line for line in logged().splitlines() if "is simulated" in line and "warning" in line]
+
+    def test_a_result_has_the_key_and_the_log_a_warning(self, make, context, warned):
+        assert make().execute(context)["simulated"] is True
+        (warning,) = warned()
+        assert "no model was trained" in warning
+
+    def test_a_deferred_task_too(self, make, context, jobs, warned):
+        """In the log of the task, by which nobody looks into the triggerer's."""
+        trigger = deferred(make("reads", reads=1, deferrable=True), context).trigger
+        payload = asyncio.run(anext(trigger.run())).payload
+        assert make().execute_complete(context, payload)["simulated"] is True
+        assert len(warned()) == 1
+
+    def test_a_task_that_does_not_wait_too(self, make, context, warned):
+        assert make("reads", reads=9, wait_for_completion=False).execute(context)["simulated"] is True
+        assert len(warned()) == 1
+
+    def test_a_job_that_fails_as_it_was_told_to_too(self, make, context, warned):
+        with pytest.raises(OsaiJobFailed):
+            make(end="failed", message="out of memory").execute(context)
+        assert len(warned()) == 1
+
+    def test_a_rented_device_too(self, connection, context, warned):
+        rent = OsaiRentDeviceOperator(task_id="task", device="jetson", duration=60, poll_interval=0.05)
+        assert rent.execute(context)["simulated"] is True
+        assert len(warned()) == 1
+
+    @pytest.mark.parametrize("told", [None, False, "no idea", [], {}])
+    def test_an_osai_that_does_not_say_so_gives_results_without_the_key(self, make, context, warned, connection, told):
+        """Nor does nonsense count."""
+        row = {"response": {"simulated": "elsewhere"}} if told is None else {}
+        connection(contract={"training.get": row, "training.submit": row} if row else {})
+        assert "simulated" not in Job(kind="training", id="1", state="succeeded", simulated=told).references()
+        if row:
+            assert "simulated" not in make().execute(context)
+            assert warned() == []
+
+    def test_a_training_that_ignores_what_was_asked_for_says_so_in_the_log(self, connection, context, images, logged):
+        """The job is real; its framework is not the one that was asked for."""
+        with OsaiHook().get_conn() as client:
+            dataset_id = client.send(client.calls.create_dataset("digits")).id
+        OsaiUploadImagesOperator(task_id="task", dataset_id=dataset_id, source=str(images)).execute(context)
+        train = OsaiTrainModelOperator(
+            task_id="task", dataset_ids=[dataset_id], model_name="m", framework="PyTorch", poll_interval=0.05
+        )
+        assert "simulated" not in train.execute(context)
+        assert "ignored by the sandbox: framework" in logged()

@@ -18,7 +18,7 @@ from tests.sandbox.client import Api, png, shades
 ASSET, OTHER = osai_model("mapped"), osai_model("mapped-other")
 ARGUMENTS = {
     OsaiModelGateOperator: {"champion": ASSET, "candidate": ["a", "b"]},
-    OsaiUploadImagesOperator: {"trained": ASSET, "dataset_id": "1", "source": ["a", "b"]},
+    OsaiUploadImagesOperator: {"skip_if_trained_on": ASSET, "dataset_id": "1", "source": ["a", "b"]},
     OsaiReleaseDeviceOperator: {"job_id": ["1", "2"]},
     OsaiRentDeviceOperator: {"duration": 60, "device": ["jetson", "coral"]},
 }
@@ -90,20 +90,20 @@ class TestWhatAirflowReads:
 
     @pytest.mark.parametrize("where", ["dag", "group", "task"])
     def test_an_asset_may_be_a_default_argument(self, where):
-        defaults = {"trained": ASSET}
+        defaults = {"skip_if_trained_on": ASSET}
         at = {name: defaults if where == name else {} for name in ("dag", "group", "task")}
         with DAG("d", schedule=None, default_args=at["dag"]), TaskGroup("group", default_args=at["group"]):
             partial = OsaiUploadImagesOperator.partial(task_id="upload", dataset_id="1", default_args=at["task"])
             upload = partial.expand(source=["a"])
         assert upload.inlets == [ASSET]
-        assert upload.unmap({"source": "a"}).trained == ASSET
+        assert upload.unmap({"source": "a"}).skip_if_trained_on == ASSET
 
 
 class TestWhatCannotBeMapped:
     """It is refused when the Dag is parsed."""
 
     @pytest.mark.parametrize(
-        ("cls", "name"), [(OsaiModelGateOperator, "champion"), (OsaiUploadImagesOperator, "trained")]
+        ("cls", "name"), [(OsaiModelGateOperator, "champion"), (OsaiUploadImagesOperator, "skip_if_trained_on")]
     )
     def test_an_asset(self, cls, name):
         given = {n: value for n, value in ARGUMENTS[cls].items() if n != name}
@@ -126,8 +126,8 @@ class TestWhatCannotBeMapped:
             OsaiModelGateOperator.partial(task_id="gate", champion=ASSET, wait_for_completion=False)
 
     def test_a_gate_that_branches(self):
-        with pytest.raises(OsaiArgumentError, match=r"on_reject = 'tell'.*mapped gate"):
-            OsaiModelGateOperator.partial(task_id="gate", champion=ASSET, on_reject="tell")
+        with pytest.raises(OsaiArgumentError, match=r"rejected_task_ids = 'tell'.*mapped gate"):
+            OsaiModelGateOperator.partial(task_id="gate", champion=ASSET, rejected_task_ids="tell")
 
     def test_a_task_group_over_its_champions(self):
         @task_group
@@ -143,10 +143,10 @@ class TestWhatCannotBeMapped:
         assert [ran.tasks[f"{name}[0]"] for name in ("upload", "gate", "branch", "group.gate")] == ["failed"] * 4
         assert {ti.try_number for ti in ran.run.get_task_instances() if ti.state == "failed"} == {1}
         assert sandbox.control.record()["requests"] == []
-        assert "OsaiArgumentError: trained = " in logged()
+        assert "OsaiArgumentError: skip_if_trained_on = " in logged()
         assert "OsaiArgumentError: champion = " in logged()
-        assert "OsaiArgumentError: on_reject = 'follows'" in logged()
-        assert "OsaiArgumentError: on_reject = 'group.follows'" in logged()
+        assert "OsaiArgumentError: rejected_task_ids = 'follows'" in logged()
+        assert "OsaiArgumentError: rejected_task_ids = 'group.follows'" in logged()
 
 
 class TestRuns:
@@ -156,7 +156,7 @@ class TestRuns:
         """Each key of what an instance returns is an XCom of its own; unchanged data is skipped the next time."""
         ran = run_dag("mapped_training", images=str(images))
         assert ran.state == "success", ran.tasks
-        keys = {"create": "dataset_id", "upload": "digest", "train": "model_id", "convert": "conversion_id"}
+        keys = {"create": "dataset_id", "upload": "data_digest", "train": "model_id", "convert": "conversion_id"}
         for task_id, key in keys.items():
             assert [ran.xcom(task_id, key, i) for i in (0, 1)] == [ran.xcom(task_id, map_index=i)[key] for i in (0, 1)]
         models = {ran.xcom("train", "model_id", index) for index in (0, 1)}
@@ -167,7 +167,7 @@ class TestRuns:
     def test_a_gate_for_each_candidate(self, run_dag, connection):
         """Whatever their order, the best is the champion at last, and only promotions make events."""
         ran = run_dag("mapped_gate", candidates=[candidate("a", 0.5), candidate("b", 0.7), candidate("c", 0.6)])
-        verdicts = {model: ran.xcom("gate", "verdict", index) for index, model in enumerate("abc")}
+        verdicts = {model: ran.xcom("gate", "decision", index) for index, model in enumerate("abc")}
         told = events("osai://eu/models/mapped-champion")
         assert ran.state == "success", ran.tasks
         assert told[-1]["model_id"] == "b"
@@ -184,6 +184,25 @@ class TestRuns:
         [extra] = events("osai://eu/models/mapped-holdout")
         assert set(extra) == {"model_id", "metrics", "measured_on", "replaces", "run", "decision"}
         assert (extra["model_id"], extra["measured_on"]) == (model, f"dataset {holdout}")
+
+    def test_a_gate_for_each_candidate_whose_champion_was_deleted(self, run_dag, connection, sandbox, logged):
+        """It fails at its first try, and on its template's word decides without a champion. No log line is in vain."""
+        with Api(sandbox) as api:
+            models = [api.train(api.dataset(shades()), epochs=3)["result"]["modelId"] for _ in range(3)]
+            holdout = api.dataset({"dark": [png(13)] * 3, "light": [png(173)] * 3})
+
+        def run(model, missing="fail"):
+            return run_dag("mapped_missing", candidates=[candidate(model)], holdout=str(holdout), missing=missing)
+
+        assert run(models[0]).state == "success"
+        sandbox.state.models.pop(models[0])
+        failed = run(models[1])
+        assert {(ti.state, ti.try_number) for ti in failed.run.get_task_instances(["failed"])} == {("failed", 1)}
+        assert f"Champion model {models[0]} is missing at OSAI" in logged()
+        assert run(models[2], "ignore").tasks["gate[0]"] == "success"
+        told = events("osai://eu/models/mapped-missing")
+        assert [(extra["model_id"], extra["replaces"]) for extra in told] == [(models[0], None), (models[2], models[0])]
+        assert "XCom not found" not in logged()
 
     def test_a_gate_for_each_candidate_in_a_task_group(self, run_dag, connection):
         """What follows a gate is that of its candidate."""
@@ -205,4 +224,4 @@ class TestRuns:
         """It has the ids of all rentals, and would find none under them together."""
         ran = run_dag("mapped_rent_released_at_once")
         assert ran.tasks["release"] == "failed"
-        assert "map the release like the rent" in logged()
+        assert "map the release like the renting" in logged()

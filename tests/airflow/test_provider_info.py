@@ -1,4 +1,4 @@
-"""What Airflow reads of this provider."""
+"""The provider metadata, and what Airflow loads from it."""
 
 from __future__ import annotations
 
@@ -28,53 +28,50 @@ def schema(name: str) -> dict:
 
 
 def connection_schema() -> dict:
-    """The connection-type part of the schema that Airflow holds its own providers to."""
+    """Return the connection-type part of the schema that Airflow applies to its own providers."""
     whole = schema("provider.yaml.schema.json")
     return {"definitions": whole.get("definitions", {}), **whole["properties"]["connection-types"]}
 
 
-def test_the_entry_point_leads_to_the_description():
-    """Airflow finds us by it, and refuses a package name that is not the distribution's."""
+def test_entry_point_returns_the_metadata():
+    """Airflow rejects a package name that is not the name of the distribution."""
     (entry,) = (e for e in entry_points(group="apache_airflow_provider") if "osai" in e.value)
     assert entry.load()() == INFO
     assert INFO["package-name"] == metadata("airflow-provider-osai")["Name"] == "airflow-provider-osai"
 
 
-def test_the_description_fits_airflows_schema():
-    """Of the installed Airflow; a description that does not fit breaks discovery for everybody."""
+def test_metadata_matches_the_schema_of_airflow():
+    """Invalid metadata breaks the discovery of all providers."""
     jsonschema.validate(INFO, schema("provider_info.schema.json"))
 
 
-def test_the_connection_form_fits_airflows_schema():
-    """Keys that it does not know are ignored silently, so they are checked here."""
+def test_connection_form_matches_the_schema_of_airflow():
+    """Airflow silently ignores unknown keys, so they are checked here."""
     jsonschema.validate(INFO["connection-types"], connection_schema())
 
 
-@pytest.mark.skipif(airflow.__version__.startswith("3.1."), reason="it asks the hook for the form")
+@pytest.mark.skipif(airflow.__version__.startswith("3.1."), reason="Airflow 3.1 gets the form from the hook")
 @pytest.mark.parametrize("key", ["ui_field_behaviour", "colour"])
-def test_the_schema_check_can_fail(key):
-    """A misspelt key inside the form is found."""
+def test_schema_check_rejects_a_misspelt_key(key):
     broken = json.loads(json.dumps(CONNECTION))
     broken["ui-field-behaviour"][key] = {}
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate([broken], connection_schema())
 
 
-def test_the_form_has_the_connections_fields_and_no_others():
-    """What the hook reads can be typed in."""
+def test_form_has_exactly_the_extra_fields_that_the_hook_reads():
     assert tuple(sorted(CONNECTION["conn-fields"])) == EXTRAS
     assert CONNECTION["conn-fields"]["region"]["schema"]["enum"] == list(REGIONS)
 
 
-def test_secrets_are_typed_into_password_fields():
-    """The token into the standard one, the webhook's secret into one of its own."""
+def test_form_has_password_fields_for_secrets():
     assert "password" not in CONNECTION["ui-field-behaviour"]["hidden-fields"]
     assert CONNECTION["ui-field-behaviour"]["relabeling"]["password"] == "Access token"
     assert CONNECTION["conn-fields"]["webhook_secret"]["schema"]["format"] == "password"
 
 
-def test_every_module_and_class_that_is_named_exists():
-    """And every operator module is named."""
+def test_every_module_and_class_in_the_metadata_exists():
+    """The metadata also lists every operator module."""
     for part in ("hooks", "operators", "sensors", "triggers"):
         for module in INFO[part][0]["python-modules"]:
             import_module(module)
@@ -86,23 +83,13 @@ def test_every_module_and_class_that_is_named_exists():
         module, _, name = path.rpartition(".")
         assert hasattr(import_module(module), name)
     folder = Path(import_module("airflow_provider_osai.operators").__file__).parent
-    resources = {p.stem for p in folder.glob("*.py")} - {
-        "__init__",
-        "base",
-        "job",
-        "lease",
-        "ledger",
-        "promotion",
-        "stopping",
-        "storage",
-        "upload",
-        "waiting",
-    }  # upload is shown by dataset
+    modules = {p.stem for p in folder.glob("*.py") if not p.stem.startswith("_")}
+    resources = modules - {"base", "job", "upload"}  # upload is shown by dataset
     assert {m.rpartition(".")[2] for m in INFO["operators"][0]["python-modules"]} == resources
 
 
-def test_airflow_itself_loads_the_plugin():
-    """By its entry point, since the description's is left aside by default; a plugin that is not loaded is silent."""
+def test_airflow_loads_the_plugin():
+    """By its entry point, because Airflow ignores the plugin in the metadata by default, without an error."""
     (entry,) = entry_points(group="airflow.plugins", name="osai")
     assert INFO["plugins"] == [{"name": entry.name, "plugin-class": entry.value.replace(":", ".")}]
     code = (
@@ -115,8 +102,8 @@ def test_airflow_itself_loads_the_plugin():
     assert output.splitlines()[-1] == "['/osai', '/osai-jobs']"
 
 
-def test_airflow_itself_takes_the_form():
-    """What its pages get: of the description on 3.2 and newer, of the hook on 3.1."""
+def test_airflow_loads_the_connection_form():
+    """From the metadata on Airflow 3.2 and newer, from the hook on 3.1."""
     (form,) = (meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "osai")
     assert form.hook_name == "OSAI"
     assert form.standard_fields.password.title == "Access token"
@@ -127,11 +114,11 @@ def test_airflow_itself_takes_the_form():
 
 
 def test_airflow_3_1_gets_the_same_form_from_the_hook(monkeypatch):
-    """It asks the hook for form fields, and stands in for the form library where that is missing."""
-    wtforms, rules = MagicMock(), MagicMock()
-    rules.any_of.side_effect = lambda allowed: ("any of", *allowed)
+    """Airflow 3.1 replaces WTForms with stubs where it is not installed."""
+    wtforms, validators = MagicMock(), MagicMock()
+    validators.any_of.side_effect = lambda allowed: ("any of", *allowed)
     monkeypatch.setitem(sys.modules, "wtforms", wtforms)
-    monkeypatch.setitem(sys.modules, "wtforms.validators", rules)
+    monkeypatch.setitem(sys.modules, "wtforms.validators", validators)
     fields = OsaiHook.get_connection_form_widgets()
     assert set(fields) == set(CONNECTION["conn-fields"])
     assert fields["webhook_secret"] is wtforms.PasswordField.return_value

@@ -1,4 +1,4 @@
-"""Which job a try reconnects to: its own, of this run, this deployment and this generation, and no other."""
+"""Which job a try reconnects to: only one of the same task, run, generation and deployment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_osai.api.errors import OsaiJobLost, OsaiJobTimeout
 from airflow_provider_osai.hooks import deployment
 from airflow_provider_osai.hooks.osai import OsaiHook
-from airflow_provider_osai.jobs.reference import JobKey
+from airflow_provider_osai.jobs.idempotency import JobKey
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 from tests.airflow.conftest import FakeStateStore, FakeTaskInstance
 from tests.conftest import CANARY
@@ -45,7 +45,7 @@ def train(connection, sandbox):
 
 
 class TestDeployment:
-    """Two Airflows on one OSAI account never share a job."""
+    """Two Airflow deployments on one OSAI account never share a job."""
 
     def test_the_same_task_of_two_deployments_has_two_jobs(self, train, monkeypatch, jobs):
         """Each metadata database has a secret of its own."""
@@ -54,50 +54,50 @@ class TestDeployment:
             train({"ti": FakeTaskInstance(), "dag_run": run()})
         assert len(jobs()) == 2
 
-    def test_a_copied_database_is_told_apart_by_the_connection(self, train, connection, jobs):
+    def test_a_copied_database_is_distinguished_by_the_connection(self, train, connection, jobs):
         for name in ("staging", "production"):
             connection(deployment=name)
             train({"ti": FakeTaskInstance(), "dag_run": run()})
         assert len(jobs()) == 2
 
-    def test_the_secret_is_made_once_and_kept(self, monkeypatch):
-        """As a variable of Airflow."""
-        kept: dict[str, str] = {}
-        monkeypatch.setattr(deployment, "SETTLING", 0.0)
-        monkeypatch.setattr(deployment.Variable, "get", lambda key, default=None: kept.get(key, default))
-        monkeypatch.setattr(deployment.Variable, "set", lambda key, value, description: kept.update({key: value}))
+    def test_the_secret_is_generated_once_and_stored(self, monkeypatch):
+        """As an Airflow variable."""
+        variables: dict[str, str] = {}
+        monkeypatch.setattr(deployment, "WRITE_RACE_PAUSE", 0.0)
+        monkeypatch.setattr(deployment.Variable, "get", lambda key, default=None: variables.get(key, default))
+        monkeypatch.setattr(deployment.Variable, "set", lambda key, value, description: variables.update({key: value}))
         first = deployment.load_deployment()
-        assert kept
+        assert variables
         assert deployment.load_deployment().tag == first.tag
         assert first.secret not in repr(first)
 
-    def test_the_key_says_whose_job_it_is_and_only_the_deployment_can_make_it(self, train, sandbox):
+    def test_the_key_identifies_the_task_and_is_signed_by_the_deployment(self, train, sandbox):
         train({"ti": FakeTaskInstance(map_index=4), "dag_run": run()})
         key = JobKey.parse(sandbox.control.record()["jobs"][0]["reference"])
         assert (key.owner.dag_id, key.owner.task_id, key.owner.map_index, key.owner.run_id) == ("dag", "task", 4, "run")
-        assert key.is_of(deployment.load_deployment())
-        assert not key.is_of(deployment.Deployment("another secret"))
+        assert key.matches(deployment.load_deployment())
+        assert not key.matches(deployment.Deployment("another secret"))
 
 
 class TestRun:
     """A run that was deleted and created again under the same id is another run."""
 
-    def test_its_task_gets_a_new_job(self, train, jobs):
+    def test_a_new_run_with_the_same_id_gets_a_new_job(self, train, jobs):
         for start in (NOON, NOON + timedelta(hours=1)):
             train({"ti": FakeTaskInstance(), "dag_run": run(start)})
         assert len(jobs()) == 2
 
-    def test_with_a_state_store_that_is_empty_nothing_is_looked_up(self, train, sandbox):
-        """On 3.3 it says that nothing was submitted."""
+    def test_with_an_empty_state_store_no_list_is_requested(self, train, sandbox):
+        """On Airflow 3.3 it proves that nothing was submitted."""
         train({"ti": FakeTaskInstance(), "dag_run": run(), "task_state_store": FakeStateStore()})
         assert "training.list" not in sandbox.control.record()["counts"]
 
 
 class TestClear:
-    """A clear gets a new job, whatever was done to ``retries``; a retry does not."""
+    """A clear gets a new job, even if ``retries`` was changed; a retry does not."""
 
     def test_after_retries_were_lowered(self, train, context, ti, jobs):
-        """Then ``max_tries`` may be what it was before."""
+        """``max_tries`` may then be unchanged."""
         context["dag_run"] = run()
         ti.max_tries = 2
         train(context, retries=2)
@@ -105,13 +105,13 @@ class TestClear:
         train(context, retries=1)
         assert len(jobs()) == 2
 
-    def test_an_edit_of_retries_alone_is_no_clear(self, train, jobs):
+    def test_a_change_of_retries_alone_is_not_a_clear(self, train, jobs):
         context = {"ti": FakeTaskInstance(max_tries=3), "dag_run": run(), "task_state_store": FakeStateStore()}
         for retries in (3, 2):
             train(context, retries=retries)
         assert len(jobs()) == 1
 
-    def test_a_clear_of_another_task_is_none_of_this_one(self, train, context, ti, jobs):
+    def test_a_clear_of_another_task_is_not_a_clear_of_this_one(self, train, context, ti, jobs):
         ti.max_tries = 3
         for clears in (0, 1):
             context["dag_run"] = run(clears=clears)
@@ -120,38 +120,38 @@ class TestClear:
 
 
 class TestCheckpoint:
-    """What an earlier try, an earlier version or a newer version has kept."""
+    """Checkpoints of earlier tries, and of older and newer versions."""
 
-    def test_a_row_of_version_0_1_is_followed(self, train, sandbox, jobs):
-        """An upgrade does not double jobs that run."""
+    def test_a_checkpoint_of_version_0_1_is_used(self, train, sandbox, jobs):
+        """An upgrade does not submit running jobs again."""
         context = {"ti": FakeTaskInstance(), "dag_run": run(), "task_state_store": FakeStateStore()}
         job_id = train(context)
-        entry = context["task_state_store"].get("osai_job")
+        checkpoint = context["task_state_store"].get("osai_job")
         from airflow_provider_osai.api.requests import TrainingRequest
-        from airflow_provider_osai.jobs.reference import Owner
+        from airflow_provider_osai.jobs.idempotency import TaskKey
 
         with OsaiHook().get_conn() as client:
-            dataset = client.send(client.calls.find_datasets("digits"))[0].id
+            dataset = client.send(client.calls.list_datasets("digits"))[0].id
         request = TrainingRequest(dataset_ids=[dataset], model_name="m")
-        old = {"version": 1, "kind": "training", "failed": 0, "at": entry["at"], "job_id": job_id, "void": False}
-        old["reference"] = Owner("dag", "run", "task", -1, 0).legacy_reference(request)
+        old = {"version": 1, "kind": "training", "failed": 0, "at": checkpoint["at"], "job_id": job_id, "void": False}
+        old["reference"] = TaskKey("dag", "run", "task", -1, 0).legacy_reference(request)
         context["task_state_store"].set("osai_job", old)
         assert train(context) == job_id
         assert len(jobs()) == 1
 
     @pytest.mark.parametrize(
-        "news", [{"failed": "none"}, {"at": {"s": 1}}, {"version": 9, "tags": ["x"]}, {"clears": "?"}]
+        "fields", [{"failed": "none"}, {"at": {"s": 1}}, {"version": 9, "tags": ["x"]}, {"clears": "?"}]
     )
-    def test_a_row_of_a_newer_version_is_read_as_far_as_it_is_understood(self, train, jobs, news):
+    def test_invalid_fields_of_a_newer_version_are_ignored(self, train, jobs, fields):
         context = {"ti": FakeTaskInstance(), "dag_run": run(), "task_state_store": FakeStateStore()}
         train(context)
         store = context["task_state_store"]
-        store.set("osai_job", store.get("osai_job") | news)
+        store.set("osai_job", store.get("osai_job") | fields)
         train(context)
         assert len(jobs()) == 1
 
-    def test_nor_is_one_that_goes_on_for_a_while_after_it_was_cancelled(self, train, jobs):
-        """OSAI's list shows it alive, and under a key of this task."""
+    def test_a_cancelled_job_that_still_runs_is_not_reconnected_to(self, train, jobs):
+        """OSAI still lists it as live, under a key of this task."""
         context = {"ti": FakeTaskInstance(), "dag_run": run(), "task_state_store": FakeStateStore()}
         with pytest.raises(TaskDeferred):
             train(context, "reads", deferrable=True)
@@ -162,7 +162,7 @@ class TestCheckpoint:
         assert jobs()[1]["reference"] != first["reference"]
 
     def test_a_job_that_was_cancelled_at_its_deadline_is_not_reconnected_to(self, train, jobs, sandbox):
-        """It may look alive for a while."""
+        """It may be live for a while."""
         context = {"ti": FakeTaskInstance(max_tries=1), "dag_run": run(), "task_state_store": FakeStateStore()}
         context["ti"].start_date = datetime.now(UTC) - timedelta(minutes=10)
         with pytest.raises(OsaiJobTimeout):
@@ -175,9 +175,9 @@ class TestCheckpoint:
 
 
 class TestConnection:
-    """The job of an earlier try is where that try submitted it."""
+    """The job of an earlier try stays at the connection through which it was submitted."""
 
-    def test_another_connection_cancels_the_job_of_the_first(self, train, sandbox, jobs, monkeypatch):
+    def test_after_a_change_of_connection_the_earlier_job_is_cancelled(self, train, sandbox, jobs, monkeypatch):
         context = {"ti": FakeTaskInstance(), "dag_run": run(), "task_state_store": FakeStateStore()}
         with pytest.raises(TaskDeferred):
             train(context, "reads", deferrable=True)
@@ -186,13 +186,13 @@ class TestConnection:
         train(context, osai_conn_id="other")
         assert [job["state"] for job in jobs()] == ["cancelled", "succeeded"]
 
-    def test_a_job_at_another_address_of_the_connection_is_not_submitted_again(self, train, connection, jobs):
-        """Another region, between two tries: the message says what to do."""
+    def test_after_a_change_of_the_base_url_no_second_job_is_submitted(self, train, connection, jobs):
+        """The region may change between two tries; the message contains the remedy."""
         context = {"ti": FakeTaskInstance(), "dag_run": run(), "task_state_store": FakeStateStore()}
         with pytest.raises(TaskDeferred):
             train(context, "reads", deferrable=True)
-        entry = context["task_state_store"].get("osai_job")
-        context["task_state_store"].set("osai_job", entry | {"endpoint": "elsewhere"})
+        checkpoint = context["task_state_store"].get("osai_job")
+        context["task_state_store"].set("osai_job", checkpoint | {"endpoint": "elsewhere"})
         with pytest.raises(OsaiJobLost, match=r"change the connection back.*clear the task"):
             train(context)
         assert len(jobs()) == 1

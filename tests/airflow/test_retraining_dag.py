@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow_provider_osai.api.contract import ASSUMED, ENDPOINTS, Contract
 from airflow_provider_osai.api.models import JobState
-from airflow_provider_osai.api.rebinding import rebind
+from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.sandbox import Sandbox
 from tests.conftest import CANARY
 
@@ -24,13 +24,13 @@ def renamed() -> dict:
         if row.evidence != ASSUMED:
             continue
         sent = row.sent_fields - set(row.placeholders)
-        answered = row.answered_fields - {"kind", "state", "result"}
+        answered = row.response_fields - {"kind", "state", "result"}
         bindings[row.name] = {
             "path": "/v2" + row.path.replace("/Datasets", "/Collections").replace("/Trainings", "/Lessons"),
             "request": {name: f"in_{name}" for name in sent},
             "response": {name: f"out.{name}" for name in answered},
         }
-        if "result" in row.answered_fields:
+        if "result" in row.response_fields:
             bindings[row.name]["response"] |= {"result.modelId": "made.model", "result.metrics": "made.figures"}
     return bindings
 
@@ -57,7 +57,7 @@ def test_the_example_retrains_against_a_renamed_osai(run_dag, images, monkeypatc
     import json
 
     bindings = renamed()
-    with Sandbox(access_token=CANARY, contract=rebind(Contract(), bindings)) as other:
+    with Sandbox(access_token=CANARY, contract=apply_overrides(Contract(), bindings)) as other:
         extra = {"base_url": other.base_url, "contract": json.dumps(bindings)}
         document = {"conn_type": "osai", "password": CANARY, "extra": extra}
         monkeypatch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
@@ -71,7 +71,7 @@ def test_the_renamed_osai_does_not_understand_the_default_words(images, run_dag,
     """The check above can fail: without the bindings nothing works."""
     import json
 
-    with Sandbox(access_token=CANARY, contract=rebind(Contract(), renamed())) as other:
+    with Sandbox(access_token=CANARY, contract=apply_overrides(Contract(), renamed())) as other:
         document = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": other.base_url}}
         monkeypatch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
         assert run_dag("example_osai_retraining", images=str(images)).state == "failed"

@@ -1,4 +1,4 @@
-"""The sensor keeps the same promises in each mode."""
+"""The job sensor in each mode: outages, failures, timeouts and results."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def deferral(task: OsaiJobSensor, context) -> TaskDeferred:
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_the_first_look_outlasts_an_outage(submitted, context, sandbox, deferrable):
+def test_first_poll_tolerates_an_outage(submitted, context, sandbox, deferrable):
     job_id = submitted(reads=2)
     sandbox.control.fault("html", "training.get", times=1)
     task = sensor(job_id, deferrable=deferrable)
@@ -51,21 +51,34 @@ def test_the_first_look_outlasts_an_outage(submitted, context, sandbox, deferrab
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-@pytest.mark.parametrize("choice", ["soft_fail", "never_fail"])
-def test_a_job_that_failed_skips_a_sensor_that_shall_not_fail(submitted, context, deferrable, choice):
-    job_id = submitted("immediate", end="failed")
-    with pytest.raises(AirflowSkipException):
-        sensor(job_id, deferrable=deferrable, **{choice: True}).execute(context)
+def test_simulated_job_is_marked_in_the_result_and_logged_as_a_warning(submitted, context, logged, deferrable):
+    job_id = submitted(reads=2)
+    task = sensor(job_id, deferrable=deferrable)
+    if deferrable:
+        event = asyncio.run(anext(deferral(task, context).trigger.run())).payload
+        result = sensor(job_id).execute_complete(context, event)
+    else:
+        result = task.execute(context)
+    assert result["simulated"] is True
+    assert ["warning" in line for line in logged().splitlines() if "is simulated" in line] == [True]
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_without_soft_fail_it_fails(submitted, context, deferrable):
+@pytest.mark.parametrize("option", ["soft_fail", "never_fail"])
+def test_failed_job_skips_the_sensor_with_soft_fail_or_never_fail(submitted, context, deferrable, option):
+    job_id = submitted("immediate", end="failed")
+    with pytest.raises(AirflowSkipException):
+        sensor(job_id, deferrable=deferrable, **{option: True}).execute(context)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_failed_job_fails_the_sensor_by_default(submitted, context, deferrable):
     job_id = submitted("immediate", end="failed")
     with pytest.raises(OsaiJobFailed):
         sensor(job_id, deferrable=deferrable).execute(context)
 
 
-def test_a_job_that_was_lost_skips_a_soft_sensor_on_resume(submitted, context):
+def test_lost_job_skips_the_resumed_sensor_with_soft_fail(submitted, context):
     job_id = submitted(reads=10**6)
     event = {"kind": "training", "job_id": job_id, "outcome": "lost", "message": "gone"}
     with pytest.raises(AirflowSkipException):
@@ -74,10 +87,10 @@ def test_a_job_that_was_lost_skips_a_soft_sensor_on_resume(submitted, context):
         sensor(job_id).execute_complete(context, event)
 
 
-class TestTimeLimit:
-    """``timeout`` and ``execution_timeout`` bound a deferred sensor too."""
+class TestTimeouts:
+    """``timeout`` and ``execution_timeout`` apply to a deferred sensor too."""
 
-    def test_the_execution_timeout(self, submitted, context, ti, sandbox):
+    def test_execution_timeout_fails_the_sensor_without_cancelling_the_job(self, submitted, context, ti, sandbox):
         job_id = submitted(reads=10**6)
         ti.start_date = datetime.now(UTC) - timedelta(seconds=60)
         limits = {"execution_timeout": timedelta(seconds=60), "deferrable": True}
@@ -87,7 +100,7 @@ class TestTimeLimit:
             sensor(job_id, **limits).execute_complete(context, event)
         assert sandbox.control.record()["jobs"][0]["state"] == "running"
 
-    def test_the_sensors_own_timeout(self, submitted, context, ti):
+    def test_sensor_timeout_raises_the_airflow_error(self, submitted, context, ti):
         job_id = submitted(reads=10**6)
         ti.start_date = datetime.now(UTC) - timedelta(seconds=30)
         trigger = deferral(sensor(job_id, timeout=30, deferrable=True), context).trigger
@@ -95,34 +108,33 @@ class TestTimeLimit:
         with pytest.raises(AirflowSensorTimeout):
             sensor(job_id, timeout=30).execute_complete(context, event)
 
-    def test_a_resume_does_not_start_it_anew(self, submitted, context, ti):
-        """On 3.1 Airflow says then that the task has just started."""
+    def test_resume_keeps_the_deadline(self, submitted, context, ti):
+        """On Airflow 3.1, a resumed task has a new start date."""
         job_id = submitted(reads=10**6)
         first = deferral(sensor(job_id, timeout=100, deferrable=True), context).trigger
         ti.start_date = datetime.now(UTC) + timedelta(seconds=50)
         event = {"kind": "training", "job_id": job_id, "outcome": "error", "deadline": first.deadline}
-        with pytest.raises(TaskDeferred) as again:
+        with pytest.raises(TaskDeferred) as second:
             sensor(job_id, timeout=100).execute_complete(context, event)
-        assert again.value.trigger.deadline == first.deadline
-        assert again.value.timeout.total_seconds() < 100 + 60
+        assert second.value.trigger.deadline == first.deadline
+        assert second.value.timeout.total_seconds() < 100 + 60
 
-    def test_airflow_ends_the_deferral_itself_a_moment_later(self, submitted, context):
+    def test_airflow_times_out_the_deferral_shortly_after_the_deadline(self, submitted, context):
         """In case no triggerer runs."""
         caught = deferral(sensor(submitted(reads=10**6), timeout=100, deferrable=True), context)
         assert caught.trigger.deadline < time.time() + caught.timeout.total_seconds() < caught.trigger.deadline + 60
 
 
-def test_an_event_of_a_newer_version_is_a_reason_to_read_the_job(submitted, context):
+def test_job_is_read_after_an_event_of_a_newer_version(submitted, context):
     job_id = submitted("immediate")
     assert sensor(job_id).execute_complete(context, {"outcome": "paused", "version": 7})["job_id"] == job_id
 
 
-def test_its_trigger_never_cancels_the_job(submitted, context, sandbox):
-    """It did not submit it: neither at a kill nor at the deadline."""
+def test_trigger_of_the_sensor_never_cancels_the_job(submitted, context, sandbox):
+    """Neither at a kill nor at the deadline."""
     trigger = deferral(sensor(submitted(reads=10**6), timeout=0.2, deferrable=True), context).trigger
     assert (trigger.cancel_on_kill, trigger.cancel_at_deadline) == (False, False)
 
 
-def test_each_key_of_its_result_is_an_xcom_of_its_own(submitted):
-    """As the operators' are."""
+def test_each_key_of_the_result_is_a_separate_xcom_by_default(submitted):
     assert sensor(submitted("immediate")).multiple_outputs is True

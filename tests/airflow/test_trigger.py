@@ -1,4 +1,4 @@
-"""The trigger: plain arguments, one event, no harm from anything."""
+"""The job trigger: its arguments, its event, outages and kills."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_osai.jobs.event import JobEvent, Outcome
-from airflow_provider_osai.triggers import kill
+from airflow_provider_osai.triggers import cancellation
+from airflow_provider_osai.triggers.event import JobEvent, Outcome
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
 from tests.conftest import CANARY
 
@@ -40,15 +40,15 @@ GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
 
 def test_the_arguments_round_trip_through_json():
-    """They travel through the database into another process."""
+    """They are stored in Airflow's database and read by another process."""
     path, arguments = OsaiJobTrigger(**ARGUMENTS).serialize()
     assert path == "airflow_provider_osai.triggers.job.OsaiJobTrigger"
     assert json.loads(json.dumps(arguments)) == ARGUMENTS
     assert OsaiJobTrigger(**json.loads(json.dumps(arguments))).serialize() == (path, ARGUMENTS)
 
 
-def test_triggers_of_older_versions_inflate_unchanged():
-    """A task that was deferred before an upgrade goes on after it."""
+def test_triggers_of_older_versions_are_recreated_unchanged():
+    """A task that was deferred before an upgrade continues after it."""
     assert GOLDEN
     for golden in GOLDEN:
         path, arguments = json.loads(golden.read_text())
@@ -58,13 +58,13 @@ def test_triggers_of_older_versions_inflate_unchanged():
 
 
 @pytest.mark.parametrize("arguments", [{}, {"kind": None, "job_id": 7}, {"from_a_newer_version": {"x": 1}}])
-def test_any_arguments_inflate(arguments):
-    """A constructor that raises would bring the triggerer down."""
+def test_the_constructor_accepts_any_arguments(arguments):
+    """An exception would stop the triggerer."""
     assert OsaiJobTrigger(**arguments).serialize()
 
 
 def first_event(trigger: OsaiJobTrigger) -> JobEvent:
-    """Run the trigger to its event, and check that there is only one."""
+    """Run the trigger and return its only event."""
 
     async def main():
         return [event.payload async for event in trigger.run()]
@@ -72,12 +72,12 @@ def first_event(trigger: OsaiJobTrigger) -> JobEvent:
     (payload,) = asyncio.run(main())
     assert json.loads(json.dumps(payload)) == payload
     assert CANARY not in json.dumps(payload)
-    return JobEvent.read(payload)
+    return JobEvent.parse(payload)
 
 
 @pytest.fixture
 def job(sandbox, connection):
-    """A conversion that the sandbox pretends to do, and a trigger that waits for it."""
+    """Submit a training that the sandbox simulates; return a trigger that waits for it."""
     from airflow_provider_osai.api.requests import TrainingRequest
     from airflow_provider_osai.hooks.osai import OsaiHook
 
@@ -94,14 +94,13 @@ def job(sandbox, connection):
 
 
 @pytest.mark.parametrize("end", ["succeeded", "failed", "cancelled"])
-def test_every_end_is_told_once(job, end):
-    """What it means is decided by the task."""
+def test_each_end_fires_one_event(job, end):
+    """The task decides what it means."""
     event = first_event(job("reads", reads=3, end=end))
     assert (event.outcome, event.state) == (Outcome.ENDED, end)
 
 
-def test_the_deadline_is_told_and_nothing_cancelled(job, sandbox):
-    """A trigger only reads."""
+def test_without_cancel_at_deadline_the_job_is_kept_at_the_deadline(job, sandbox):
     trigger = job("reads", reads=10**6, deadline=time.time() + 0.2, cancel_at_deadline=False)
     assert first_event(trigger).outcome is Outcome.DEADLINE
     assert "training.cancel" not in sandbox.control.record()["counts"]
@@ -115,15 +114,15 @@ def test_the_job_is_cancelled_at_the_deadline_without_a_worker(job, sandbox):
     assert sandbox.control.record()["jobs"][0]["state"] == "cancelled"
 
 
-def test_an_outage_is_borne(job, sandbox):
-    """Resets, pages and broken JSON are not the job's end."""
+def test_a_short_outage_is_tolerated(job, sandbox):
+    """Connection resets, web pages and malformed JSON do not end the wait."""
     trigger = job("reads", reads=4)
     for fault in ("reset", "malformed", "html", "expired_token", "unknown_state"):
         sandbox.control.fault(fault, "training.*")
     assert first_event(trigger).state == "succeeded"
 
 
-def test_a_longer_outage_is_told_as_lost(job, sandbox):
+def test_a_longer_outage_is_lost(job, sandbox):
     """The task decides; the job is not cancelled."""
     trigger = job("reads", reads=4, max_unreachable=0.1)
     sandbox.control.fault("html", "training.*", times=10**6)
@@ -140,16 +139,14 @@ def test_a_longer_outage_is_told_as_lost(job, sandbox):
         {"job_id": None},
     ],
 )
-def test_an_error_comes_out_as_an_event(job, arguments):
-    """Whatever the arguments are."""
+def test_an_invalid_argument_fires_an_event(job, arguments):
     trigger = job("reads", reads=10**6, deadline=time.time() + 2)
     for name, value in arguments.items():
         setattr(trigger, name, value)
     assert first_event(trigger).outcome is not Outcome.ENDED
 
 
-def test_a_token_that_is_replaced_in_the_middle_of_a_wait_is_read_again(job, sandbox, connection, monkeypatch):
-    """Somebody rotates the credentials; the task goes on."""
+def test_a_token_that_is_rotated_during_a_wait_is_read_again(job, sandbox, connection, monkeypatch):
     trigger = job("reads", reads=6)
 
     async def main():
@@ -160,33 +157,32 @@ def test_a_token_that_is_replaced_in_the_middle_of_a_wait_is_read_again(job, san
         monkeypatch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
         return (await events).payload
 
-    assert JobEvent.read(asyncio.run(main())).state == "succeeded"
+    assert JobEvent.parse(asyncio.run(main())).state == "succeeded"
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch):
-    """Nothing here takes as long as in earnest."""
-    monkeypatch.setattr(kill, "RECHECK", 0.02)
-    monkeypatch.setattr(kill, "TRANSIT", 0.1)
-    monkeypatch.setattr(kill, "ON_KILL_TIMEOUT", 5.0)
+def short_timeouts(monkeypatch):
+    monkeypatch.setattr(cancellation, "RECHECK_INTERVAL", 0.02)
+    monkeypatch.setattr(cancellation, "TRANSITION_TIMEOUT", 0.1)
+    monkeypatch.setattr(cancellation, "ON_KILL_TIMEOUT", 5.0)
 
 
-mine: list[str] = []
-"""The jobs of the triggers that were killed."""
+killed_job_ids: list[str] = []
+"""The jobs of the killed triggers."""
 
 
 class TestKill:
-    """Whether the job of a trigger that is stopped lives is decided by its task's state."""
+    """The state of its task decides whether the job of a stopped trigger is cancelled."""
 
     @pytest.fixture
     def killed(self, job, sandbox, mocker):
-        """Kill a trigger whose task is in a state, and return the state of its job."""
+        """Kill a trigger whose task is in the given state; return the state of its job."""
 
         def kill(task_state: object, **options: object) -> str:
             answer = {"side_effect": task_state} if isinstance(task_state, Exception) else {"return_value": task_state}
             mocker.patch("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", **answer)
             trigger = job("reads", reads=10**6, **options)
-            mine.append(trigger.job_id)
+            killed_job_ids.append(trigger.job_id)
             trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=2)
             asyncio.run(trigger.on_kill())
             return sandbox.control.record()["jobs"][0]["state"]
@@ -195,54 +191,53 @@ class TestKill:
 
     @pytest.mark.parametrize("state", ["failed", "success", "skipped", "scheduled", "queued", "running", None])
     @pytest.mark.parametrize("key", ["t", "t_2"])
-    def test_a_task_that_was_marked_or_cleared_takes_its_job_with_it(self, killed, state, key):
+    def test_the_job_of_a_marked_or_cleared_task_is_cancelled(self, killed, state, key):
         """Mapped or not."""
         assert killed({"r": {key: state}}) == "cancelled"
 
-    @pytest.mark.parametrize("known", [{"r": {"t_2": "deferred"}}, RuntimeError("no answer")])
-    def test_a_task_that_still_waits_or_cannot_be_read_keeps_its_job(self, killed, known):
-        """The trigger was only moved, or nobody knows."""
-        assert killed(known) in ("queued", "running")
+    @pytest.mark.parametrize("states", [{"r": {"t_2": "deferred"}}, RuntimeError("no answer")])
+    def test_the_job_of_a_deferred_or_unreadable_task_is_kept(self, killed, states):
+        """The trigger was only moved, or its task is unknown."""
+        assert killed(states) in ("queued", "running")
 
-    @pytest.mark.parametrize("known", [{"r": {}}, {"r": {"other": "deferred"}}, {}])
-    def test_a_task_that_airflow_does_not_know_any_more_takes_its_job_with_it(self, killed, known):
-        """Its run or its Dag was deleted: Airflow answers, and the task is not in the answer."""
-        assert killed(known) == "cancelled"
+    @pytest.mark.parametrize("states", [{"r": {}}, {"r": {"other": "deferred"}}, {}])
+    def test_the_job_of_a_deleted_task_is_cancelled(self, killed, states):
+        """Its run or Dag was deleted: Airflow's response does not contain the task."""
+        assert killed(states) == "cancelled"
 
-    def test_a_task_that_will_be_retried_keeps_its_job(self, killed):
-        """No kill leads there; the retry reconnects."""
+    def test_the_job_of_a_task_that_will_be_retried_is_kept(self, killed):
+        """A kill does not lead to this state; the retry reconnects."""
         assert killed({"r": {"t": "up_for_retry"}}) in ("queued", "running")
 
-    @pytest.mark.skipif(not kill.AIRFLOW_TELLS_KILLS, reason="no XComs are read before Airflow 3.3")
-    @pytest.mark.parametrize(("state", "lives"), [("deferred", False), ("running", False)])
-    def test_a_task_that_has_another_job_takes_the_old_one_with_it(self, killed, mocker, state, lives):
-        """It was cleared, and its new try has submitted anew."""
-        mocker.patch.object(kill.XCom, "get_one", return_value="another")
-        assert (killed({"r": {"t": state}}) in ("queued", "running")) is lives
+    @pytest.mark.skipif(not cancellation.HAS_ON_KILL, reason="no XComs are read before Airflow 3.3")
+    @pytest.mark.parametrize("state", ["deferred", "running"])
+    def test_the_old_job_of_a_task_with_a_new_job_is_cancelled(self, killed, mocker, state):
+        """It was cleared, and its new try submitted another job."""
+        mocker.patch.object(cancellation.XCom, "get_one", return_value="another")
+        assert killed({"r": {"t": state}}) == "cancelled"
 
-    @pytest.mark.skipif(not kill.AIRFLOW_TELLS_KILLS, reason="no XComs are read before Airflow 3.3")
-    def test_a_task_that_has_resumed_with_its_job_keeps_it(self, killed, mocker):
-        """A triggerer that was frozen comes back after another one has resumed the task."""
-        mocker.patch.object(kill.XCom, "get_one", side_effect=lambda **_: mine[-1])
+    @pytest.mark.skipif(not cancellation.HAS_ON_KILL, reason="no XComs are read before Airflow 3.3")
+    def test_the_job_of_a_resumed_task_is_kept(self, killed, mocker):
+        """A frozen triggerer may continue after another one has resumed the task."""
+        mocker.patch.object(cancellation.XCom, "get_one", side_effect=lambda **_: killed_job_ids[-1])
         assert killed({"r": {"t": "running"}}) in ("queued", "running")
 
-    def test_a_device_outlives_a_task_that_has_succeeded_with_it(self, killed, mocker):
-        """Marked success by hand, the task would have returned nothing."""
-        mocker.patch.object(kill.XCom, "get_one", return_value={"device_id": "d"})
+    def test_the_device_of_a_succeeded_task_is_kept(self, killed, mocker):
+        """A task that was marked success by hand would have no return value."""
+        mocker.patch.object(cancellation.XCom, "get_one", return_value={"device_id": "d"})
         assert killed({"r": {"t": "success"}}, until_ready=True) in ("queued", "running")
 
-    def test_an_outage_during_a_kill_is_outlasted(self, killed, sandbox, logged):
-        """And said in the task's log, with what becomes of the job meanwhile."""
+    def test_a_cancellation_is_retried_during_an_outage(self, killed, sandbox, logged):
+        """The task log says that the job may still run."""
         sandbox.control.fault("html", "training.get", times=2)
         assert killed({"r": {"t": "failed"}}) == "cancelled"
         assert "may still run" in logged()
 
-    def test_with_cancel_on_kill_off_the_job_lives(self, killed):
-        """As the user wants it."""
+    def test_with_cancel_on_kill_off_the_job_is_kept(self, killed):
         assert killed({"r": {"t_2": "failed"}}, cancel_on_kill=False) in ("queued", "running")
 
     def test_a_job_that_has_ended_is_not_cancelled(self, job, sandbox, mocker):
-        """A webhook may have woken the task before."""
+        """A webhook may have resumed the task before."""
         states = {"return_value": {"r": {"t": "running"}}}
         mocker.patch("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", **states)
         trigger = job("immediate")
@@ -250,12 +245,12 @@ class TestKill:
         asyncio.run(trigger.on_kill())
         assert "training.cancel" not in sandbox.control.record()["counts"]
 
-    @pytest.mark.parametrize(("state", "lives"), [("deferred", True), ("failed", False)])
-    def test_before_3_3_a_cancelled_trigger_looks_for_itself(self, job, sandbox, mocker, state, lives):
-        """Airflow does not say there why it cancels; the cancellation goes on in any case."""
-        mocker.patch("airflow_provider_osai.triggers.job.AIRFLOW_TELLS_KILLS", False)
-        known = {"return_value": {"r": {"t": state}}}
-        mocker.patch("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", **known)
+    @pytest.mark.parametrize(("state", "is_kept"), [("deferred", True), ("failed", False)])
+    def test_before_3_3_a_cancelled_trigger_checks_its_task(self, job, sandbox, mocker, state, is_kept):
+        """Airflow gives no reason for a cancellation; CancelledError is re-raised in any case."""
+        mocker.patch("airflow_provider_osai.triggers.job.HAS_ON_KILL", False)
+        states = {"return_value": {"r": {"t": state}}}
+        mocker.patch("airflow.sdk.execution_time.task_runner.RuntimeTaskInstance.get_task_states", **states)
         trigger = job("reads", reads=10**6)
         trigger.task_instance = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1)
 
@@ -267,10 +262,10 @@ class TestKill:
                 await waiting
 
         asyncio.run(main())
-        assert (sandbox.control.record()["jobs"][0]["state"] in ("queued", "running")) is lives
+        assert (sandbox.control.record()["jobs"][0]["state"] in ("queued", "running")) is is_kept
 
-    def test_a_kill_that_is_cancelled_itself_still_cancels_the_job(self, job, sandbox, mocker):
-        """Airflow 3.3 cancels a stopped trigger again and again while its kill is on the way."""
+    def test_an_on_kill_that_is_cancelled_still_cancels_the_job(self, job, sandbox, mocker):
+        """Airflow 3.3 cancels a stopped trigger repeatedly while ``on_kill`` runs."""
 
         asked, answer = threading.Event(), threading.Event()
 
@@ -290,7 +285,7 @@ class TestKill:
             with pytest.raises(asyncio.CancelledError):
                 await kill
             answer.set()
-            for _ in range(300):  # the triggerer's loop goes on
+            for _ in range(300):  # the triggerer's loop continues
                 if sandbox.control.record()["jobs"][0]["state"] == "cancelled":
                     break
                 await asyncio.sleep(0.1)
@@ -299,22 +294,21 @@ class TestKill:
         assert sandbox.control.record()["jobs"][0]["state"] == "cancelled"
 
     @pytest.mark.parametrize("broken", [{"kind": "brewing"}, {"osai_conn_id": "none such"}, {"task_instance": None}])
-    def test_a_kill_never_raises(self, job, broken):
-        """Whatever the trigger is made of."""
+    def test_on_kill_never_raises(self, job, broken):
         trigger = job("reads", reads=10**6)
         for name, value in broken.items():
             setattr(trigger, name, value)
         asyncio.run(trigger.on_kill())
 
 
-def test_a_cancellation_is_passed_on_and_the_job_lives(job, sandbox):
-    """A triggerer that stops moves its triggers; it does not kill their jobs."""
+def test_a_cancelled_trigger_re_raises_and_keeps_its_job(job, sandbox):
+    """A triggerer that stops hands over its triggers; it does not cancel their jobs."""
     trigger = job("reads", reads=10**6)
 
     async def main():
         waiting = asyncio.create_task(anext(trigger.run()))
         for _ in range(600):
-            if sandbox.control.record()["jobs"][0]["state"] == "running":  # as it is from the first look on
+            if sandbox.control.record()["jobs"][0]["state"] == "running":  # as it is from the first poll on
                 break
             await asyncio.sleep(0.05)
         waiting.cancel()

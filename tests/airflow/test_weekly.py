@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 
 def test_the_weekly_retraining_is_a_few_lines():
-    """Forty at the most, with its imports."""
+    """At most 40, with imports."""
     text = (ROOT / "example_dags/example_osai_weekly.py").read_text()
     assert len(text[text.index("champion, trained") :].splitlines()) <= 40
 
@@ -47,7 +47,7 @@ def some(images, folder, count, start=0):
 
 
 def test_only_what_is_better_goes_on(run_dag, connection, tmp_path, logged):
-    """Promote, skip, reject, promote; the champion's events tell of the promotions only."""
+    """Promote, skip, reject, promote; only promotions are events of the champion."""
     images = tmp_path / "all"
     write_digits(images)
     holdout = str(some(images, tmp_path / "holdout", 50, 120))
@@ -61,7 +61,7 @@ def test_only_what_is_better_goes_on(run_dag, connection, tmp_path, logged):
     first, again = week(few), week(few)
     worse = week(mislabelled(some(images, tmp_path / "right", 50), tmp_path / "worse"))
     best = week(some(images, tmp_path / "many", 115))
-    assert [ran.xcom("gate", "verdict") for ran in (first, again, worse, best)] == [
+    assert [ran.xcom("gate", "decision") for ran in (first, again, worse, best)] == [
         "promoted",
         None,
         "rejected",

@@ -1,4 +1,4 @@
-"""Both senders behind one face, so that each rule is tested on both."""
+"""Both clients behind one interface, so that each rule is tested with both."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ class Blocking:
 
 
 class Awaiting:
-    """Sends with :class:`AsyncOsaiClient`, all calls at once, on a loop of its own."""
+    """Sends all calls concurrently with :class:`AsyncOsaiClient`, on its own event loop."""
 
     def __init__(self, settings, **options):
         self.runner = asyncio.Runner()
         self.client = self.runner.run(AsyncOsaiClient.open(settings, **options))
 
     def send(self, *calls):
-        async def all_at_once():
+        async def send_all():
             return await asyncio.gather(*(self.client.send(call) for call in calls))
 
-        return self.runner.run(all_at_once())
+        return self.runner.run(send_all())
 
     def close(self):
         self.runner.run(self.client.aclose())
-        self.runner.close()  # ends also what still runs of an answer that was not read to its end
+        self.runner.close()  # also ends tasks of a response that was not read completely
 
 
 @pytest.fixture(params=[Blocking, Awaiting])
 def sender(request):
-    """Make a sender for settings; it is closed at the end."""
-    made = []
+    """Return a factory of clients, which are closed after the test."""
+    senders = []
 
     def make(settings, **options):
-        made.append(request.param(settings, **options))
-        return made[-1]
+        senders.append(request.param(settings, **options))
+        return senders[-1]
 
     yield make
-    for one in made:
-        one.close()
+    for sender in senders:
+        sender.close()

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import io
+import subprocess
+import sys
+from importlib.metadata import version
+
 import httpx
 import pytest
 import respx
 
+from airflow_provider_osai.api.calls import FilePart, OsaiApi
+from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
+from airflow_provider_osai.api.contract import ENDPOINTS
 from airflow_provider_osai.api.errors import (
+    OsaiArgumentError,
     OsaiAuthError,
     OsaiContractError,
     OsaiRequestError,
@@ -71,13 +82,23 @@ def test_a_read_is_repeated_on_network_failures(osai, sender, error):
     assert get(sender(settings_for(BASE))).id == "7"
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+def test_what_can_be_repeated_is_with_every_method_of_a_contract(osai, sender, method):
+    """A cancellation has no further effect."""
+    answers = [httpx.Response(503), httpx.Response(200)]
+    route = osai.request(method, url__regex=r".*/Trainings/7/Cancel").mock(side_effect=answers)
+    one = sender(settings_for(BASE, contract={"training.cancel": {"method": method}}))
+    one.send(one.client.calls.cancel_job(JobKind.TRAINING, "7"))
+    assert route.call_count == 2
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408])
 def test_a_submit_is_not_repeated_when_osai_may_have_taken_it(osai, sender, status):
     """A POST that makes something is never repeated blindly."""
     osai["submit"].respond(status)
     with pytest.raises(OsaiUnreachable) as caught:
         submit(sender(settings_for(BASE)))
-    assert (osai["submit"].call_count, caught.value.sent) == (1, True)
+    assert (osai["submit"].call_count, caught.value.may_have_been_processed) == (1, True)
 
 
 @pytest.mark.parametrize("error", [httpx.ReadTimeout, httpx.WriteError, httpx.RemoteProtocolError, httpx.ReadError])
@@ -86,7 +107,7 @@ def test_a_submit_is_not_repeated_when_the_connection_broke_after_sending(osai, 
     osai["submit"].side_effect = error("boom")
     with pytest.raises(OsaiUnreachable) as caught:
         submit(sender(settings_for(BASE)))
-    assert (osai["submit"].call_count, caught.value.sent) == (1, True)
+    assert (osai["submit"].call_count, caught.value.may_have_been_processed) == (1, True)
 
 
 @pytest.mark.parametrize("error", [httpx.ConnectError, httpx.ConnectTimeout])
@@ -129,7 +150,7 @@ def test_without_patience_nothing_is_repeated(osai, sender):
     """For a diagnosis and for kills."""
     osai["get"].respond(503)
     with pytest.raises(OsaiUnreachable):
-        get(sender(settings_for(BASE), patience=0))
+        get(sender(settings_for(BASE), retry_budget=0))
     assert osai["get"].call_count == 1
 
 
@@ -145,7 +166,7 @@ def test_a_refusal_says_what_was_refused_and_why(osai, sender):
 def test_an_answer_that_is_no_json_means_try_later(osai, sender, answer):
     """A proxy's page in the way is not the job's end."""
     osai["get"].respond(**answer)
-    with pytest.raises(OsaiUnreachable, match="no JSON"):
+    with pytest.raises(OsaiUnreachable, match="instead of JSON"):
         get(sender(settings_for(BASE)))
 
 
@@ -191,7 +212,91 @@ def test_the_environments_proxy_is_used(monkeypatch):
 
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
-    with OsaiClient(settings_for(BASE), patience=0) as client:
+    with OsaiClient(settings_for(BASE), retry_budget=0) as client:
         assert client._transport_options(verify=False)["proxy"] == "http://127.0.0.1:9"
         monkeypatch.setenv("NO_PROXY", "osai.example.com")
         assert client._transport_options(verify=False)["proxy"] is None
+
+
+class TestVerbs:
+    """Each operation of the contract is a method of both clients."""
+
+    @pytest.fixture
+    def client(self, osai):
+        with OsaiClient(settings_for(BASE), retry_budget=0) as client:
+            yield client
+
+    @staticmethod
+    def names(client):
+        return {name for name in vars(OsaiApi) if not name.startswith("_") and callable(getattr(client, name, None))}
+
+    def test_every_call_is_a_method_of_the_blocking_client(self):
+        assert self.names(OsaiClient) == {name for name in vars(OsaiApi) if not name.startswith("_")}
+
+    def test_the_awaiting_client_has_all_but_those_that_move_files(self):
+        assert self.names(OsaiClient) - self.names(AsyncOsaiClient) == {"upload_image", "download_model"}
+
+    def test_every_operation_of_the_contract_has_a_call(self):
+        """But the sign-in, which happens by itself, and the page, which is a link for people."""
+        values = {"kind": "conversion", "request": ConversionRequest(model_id="m", target="t"), "job_ids": ["7"]}
+        values |= {"image": FilePart("a.png", io.BytesIO), "headers": {}, "consumer": bytes}
+        api, called = OsaiApi(), set()
+        for name in self.names(OsaiClient):
+            call = getattr(api, name)
+            needed = [one for one in inspect.signature(call).parameters.values() if one.default is one.empty]
+            called.add(call(**{one.name: values.get(one.name, "1") for one in needed}).name)
+        kinds = {f"{kind}." for kind in JobKind if kind is not JobKind.CONVERSION}
+        rows = {name for name in ENDPOINTS if not name.startswith(tuple(kinds))}
+        assert called == rows - {"auth.sign_in", "conversion.page"}
+
+    @pytest.mark.parametrize("kind", [JobKind.TRAINING, "training", " Training "])
+    def test_a_job_is_read_by_its_kind_and_id(self, client, kind):
+        job = client.get_job(kind, "7")
+        assert (job.kind, job.id, job.state) == (JobKind.TRAINING, "7", JobState.RUNNING)
+
+    def test_an_unknown_kind_is_refused_with_the_kinds_there_are(self, client, osai):
+        with pytest.raises(OsaiArgumentError, match="kind = 'trainings': must be one of training"):
+            client.get_job("trainings", "7")
+        assert osai.calls.call_count == 0
+
+    def test_the_awaiting_client_answers_the_same(self, client, osai):
+        async def read():
+            async with await AsyncOsaiClient.open(settings_for(BASE), retry_budget=0) as awaiting:
+                return await awaiting.get_job("training", "7")
+
+        assert asyncio.run(read()) == client.get_job("training", "7")
+
+    def test_a_verb_is_documented_as_its_call(self):
+        assert OsaiClient.list_models.__doc__ == AsyncOsaiClient.list_models.__doc__ == OsaiApi.list_models.__doc__
+
+    def test_an_operation_that_the_api_lacks_names_it(self, osai):
+        settings = settings_for(BASE, contract={"model.list": None})
+        with OsaiClient(settings) as client, pytest.raises(OsaiContractError, match=r"model\.list"):
+            client.list_models()
+
+
+def test_every_request_names_the_package_and_its_version(osai):
+    with OsaiClient(settings_for(BASE), retry_budget=0) as client:
+        client.get_job("training", "7")
+    agents = {call.request.url.path: call.request.headers["user-agent"] for call in osai.calls}
+    assert set(agents) == {"/api/Users/SignIn", "/api/Trainings/7"}
+    ours = f"airflow-provider-osai/{version('airflow-provider-osai')} python-httpx/"
+    assert all(agent.startswith(ours) for agent in agents.values())
+
+
+def test_httpx_logs_the_requests_of_others_and_none_of_ours(osai, caplog):
+    """A line for each of thousands of polls would hide all others, and the URL of a signed download is a secret."""
+    caplog.set_level("DEBUG", logger="httpx")
+    osai.get("/other").respond(text="")
+    with OsaiClient(settings_for(BASE), retry_budget=0) as client:
+        client.get_job("training", "7")
+        httpx.get(f"{BASE}/other")
+        client.get_job("training", "7")
+    assert [record.getMessage() for record in caplog.records if record.name == "httpx"] == [
+        f'HTTP Request: GET {BASE}/other "HTTP/1.1 200 OK"'
+    ]
+
+
+def test_an_import_changes_no_logger():
+    code = "import logging, airflow_provider_osai.api.client; print(logging.getLogger('httpx').level)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout == "0\n"

@@ -1,4 +1,4 @@
-"""The table of endpoints: what it holds, what is documented, how it is spoken in other words."""
+"""The endpoint table: evidence, status words, paths and response shapes."""
 
 from __future__ import annotations
 
@@ -20,80 +20,73 @@ DOCUMENTED = {
 }
 
 
-def test_only_what_the_vendor_documents_is_marked_documented():
-    """A guess is never presented as a fact, and a fact never changed."""
+def test_only_endpoints_in_the_vendor_documentation_are_marked_documented():
     marked = {name: (row.method, row.path) for name, row in ENDPOINTS.items() if row.evidence != ASSUMED}
     assert marked == DOCUMENTED
 
 
-def test_each_kind_of_job_has_its_five_operations():
-    """All six kinds are spoken of in the same way."""
+def test_each_job_kind_has_five_operations():
     assert set(RESOURCES) == set(JobKind)
     for kind in JobKind:
         assert {f"{kind}.{operation}" for operation in ("submit", "get", "list", "cancel", "page")} <= set(ENDPOINTS)
 
 
-def test_nothing_that_makes_something_counts_as_repeatable():
-    """Only reads, the sign-in, finishing an upload and cancelling may be sent twice."""
-    posts = {name for name, row in ENDPOINTS.items() if row.method == "POST" and row.repeatable}
+def test_requests_that_create_something_are_not_idempotent():
+    """Of the POST requests, only the sign-in, finishing an upload and cancelling are."""
+    posts = {name for name, row in ENDPOINTS.items() if row.method == "POST" and row.idempotent}
     assert posts == {"auth.sign_in", "upload.finish", *(f"{kind}.cancel" for kind in JobKind)}
 
 
 @pytest.mark.parametrize("word", ["Succeeded", "SUCCEEDED", "suc_ceeded", "suc ceeded", "Suc-Ceeded"])
-def test_a_status_word_is_read_whatever_its_case_and_gaps(word):
-    """Case, spaces, hyphens and underscores do not matter."""
+def test_status_word_ignores_case_spaces_hyphens_and_underscores(word):
     assert Contract().state(word) is JobState.SUCCEEDED
 
 
 @pytest.mark.parametrize("word", ["", "completed", "finished", "done", "partially succeeded", "ok"])
-def test_a_word_that_may_mean_failure_is_not_success(word):
-    """What is not known for certain is unknown, never success."""
+def test_ambiguous_status_word_is_unknown(word):
+    """It may mean a failure."""
     assert Contract().state(word) is JobState.UNKNOWN
 
 
 @given(st.text())
-def test_any_word_has_a_state_and_success_only_by_its_words(word):
-    """No word of a server breaks the parser."""
+def test_any_text_has_a_state_and_only_known_words_succeed(word):
     success = {w for w, state in STATE_WORDS.items() if state is JobState.SUCCEEDED}
     folded = "".join(word.split()).replace("_", "").replace("-", "").casefold()
     assert (Contract().state(word) is JobState.SUCCEEDED) == (folded in success)
 
 
-def test_the_path_is_filled_safely():
-    """An id cannot leave its place in the path."""
-    out = ENDPOINTS["training.get"].outgoing({"id": "../Users?x=1#y"})
+def test_id_is_escaped_in_the_path():
+    out = ENDPOINTS["training.get"].to_wire({"id": "../Users?x=1#y"})
     assert out.path == "/Trainings/..%2FUsers%3Fx%3D1%23y"
     assert (out.query, out.fields) == ({}, {})
 
 
 @pytest.mark.parametrize("missing", ["", " ", "None", None])
-def test_a_missing_id_is_refused_before_it_makes_another_address(missing):
-    """``GET /Trainings/`` would list all."""
-    with pytest.raises(OsaiArgumentError, match="an id is missing"):
-        ENDPOINTS["training.get"].outgoing({"id": missing})
+def test_empty_id_is_rejected(missing):
+    """``GET /Trainings/`` would list all jobs."""
+    with pytest.raises(OsaiArgumentError, match="id is empty"):
+        ENDPOINTS["training.get"].to_wire({"id": missing})
 
 
-def test_finishing_an_upload_names_it_in_the_query():
+def test_finish_upload_sends_the_upload_id_in_the_query():
     """As documented: ``FinishUploading?datasetUploadId=``."""
-    out = ENDPOINTS["upload.finish"].outgoing({"id": 7, "datasetUploadId": "u1"})
+    out = ENDPOINTS["upload.finish"].to_wire({"id": 7, "datasetUploadId": "u1"})
     assert (out.path, out.query, out.fields) == ("/Datasets/7/FinishUploading", {"datasetUploadId": "u1"}, {})
 
 
-def test_a_bare_number_or_text_is_an_id():
-    """StartUploading answers "JSON that identifies the upload"; that may be the bare id."""
+def test_bare_number_or_string_is_an_id():
+    """StartUploading returns "JSON that identifies the upload", which may be the bare id."""
     assert ENDPOINTS["upload.start"].read(17) == {"id": 17}
     assert ENDPOINTS["upload.start"].read("u-1") == {"id": "u-1"}
 
 
-@pytest.mark.parametrize("answer", [None, True, [], 1.5])
-def test_an_answer_of_another_shape_is_a_contract_error(answer):
-    """What cannot be read is said, with the operation's name."""
+@pytest.mark.parametrize("response", [None, True, [], 1.5])
+def test_response_of_another_shape_is_a_contract_error(response):
     with pytest.raises(OsaiContractError, match=r"training\.get"):
-        ENDPOINTS["training.get"].read(answer)
+        ENDPOINTS["training.get"].read(response)
 
 
-def test_a_list_that_is_wrapped_is_found():
-    """Both a bare list and one under ``items`` are understood."""
+def test_list_may_be_bare_or_under_items():
     row = ENDPOINTS["training.list"]
     assert row.read([{"id": "1"}]) == row.read({"items": [{"id": "1"}]}) == [{"id": "1"}]
     with pytest.raises(OsaiContractError, match="no list"):

@@ -1,4 +1,4 @@
-"""Operations have the documented ranges, are checked when they are made, and travel in their order."""
+"""Manipulation operations: documented ranges, validation on creation, and order."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def request(operations):
         (Resize, {"width": "wide", "height": 1}),
     ],
 )
-def test_a_value_out_of_its_range_is_refused_when_the_operation_is_made(operation, values):
-    """Where the Dag's author sees it: at parse time."""
+def test_invalid_value_is_rejected_when_the_operation_is_created(operation, values):
+    """The error appears when the Dag is parsed."""
     with pytest.raises(OsaiArgumentError):
         operation(**values)
 
@@ -50,33 +50,28 @@ def test_a_value_out_of_its_range_is_refused_when_the_operation_is_made(operatio
         (Resize, {"width": 1, "height": "1"}),
     ],
 )
-def test_the_ends_of_the_ranges_are_inside(operation, values):
-    """As documented."""
+def test_limits_of_the_documented_ranges_are_valid(operation, values):
     assert {"type", *values} <= set(request(operation(**values)).operations[0].model_dump())
 
 
-def test_what_a_template_fills_in_is_checked_when_it_is_known():
-    """The operation takes the template, the request takes no bad value."""
-    later = Rotation(angle="{{ params.angle }}")
-    assert request([{**later, "angle": "20"}]).wire()["operations"][0]["angle"] == 20
+def test_templated_value_is_validated_after_rendering():
+    template = Rotation(angle="{{ params.angle }}")
+    assert request([{**template, "angle": "20"}]).wire()["operations"][0]["angle"] == 20
     with pytest.raises(OsaiArgumentError, match="angle"):
-        request([{**later, "angle": "400"}])
+        request([{**template, "angle": "400"}])
 
 
-def test_the_order_is_the_users():
-    """On the wire too."""
+def test_order_of_the_operations_is_kept():
     for order in ([ROTATION, LIGHT, SIZE], [SIZE, LIGHT, ROTATION]):
         assert [step["type"] for step in request(order).wire()["operations"]] == [step["type"] for step in order]
 
 
 @pytest.mark.parametrize("given", [ROTATION, [ROTATION], json.dumps([ROTATION]), json.dumps(ROTATION)])
-def test_one_operation_may_be_given_in_many_forms(given):
-    """Also as the JSON that a template makes."""
+def test_single_operation_is_accepted_alone_in_a_list_or_as_json(given):
     assert request(given).wire()["operations"] == [{"type": "rotation", "angle": 15.0, "generate": 2}]
 
 
 @pytest.mark.parametrize("bad", [[], [ROTATION, Rotation(angle=90)], [{"type": "blur"}], "rotate it", [{"angle": 5}]])
-def test_what_is_no_list_of_different_operations_is_refused(bad):
-    """Each may be there once."""
+def test_invalid_or_duplicate_operations_are_rejected(bad):
     with pytest.raises(OsaiArgumentError, match="operations"):
         request(bad)

@@ -1,4 +1,4 @@
-"""What events say, and what is read of them."""
+"""Setting, suppressing and reading asset events."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ from types import SimpleNamespace
 from airflow.sdk import Asset
 
 from airflow_provider_osai.assets import osai_dataset, osai_model
-from airflow_provider_osai.assets.events import MOST, announce, extras, keep_silent, last_extra
-from tests.accessors import ByAsset
+from airflow_provider_osai.assets.events import (
+    MAX_EVENTS,
+    asset_event_extras,
+    last_extra,
+    set_asset_event_extra,
+    suppress_asset_events,
+)
+from tests.asset_event_fakes import ByAsset
 
 
-def test_only_our_assets_are_told():
-    """The user's others are the user's to speak of; what is said already stays. ``None`` is a word too."""
+def test_extra_is_set_only_for_osai_assets():
+    """Existing keys of the extra are kept, and ``None`` is a value."""
     model, other = osai_model("defects"), Asset("s3://bucket/key")
-    told = ByAsset(lambda: SimpleNamespace(extra={}))
-    told[model].extra["by"] = "hand"
-    announce(SimpleNamespace(outlets=[model, other]), {"outlet_events": told}, {"model_id": "1", "replaces": None})
-    assert told[model].extra == {"by": "hand", "model_id": "1", "replaces": None}
-    assert other not in told
+    events = ByAsset(lambda: SimpleNamespace(extra={}))
+    events[model].extra["by"] = "hand"
+    set_asset_event_extra(
+        SimpleNamespace(outlets=[model, other]), {"outlet_events": events}, {"model_id": "1", "replaces": None}
+    )
+    assert events[model].extra == {"by": "hand", "model_id": "1", "replaces": None}
+    assert other not in events
 
 
 class Events(list):
-    """An accessor of Airflow: a sequence that can be narrowed."""
+    """A fake of Airflow's accessor of inlet events, which can be sorted and limited."""
 
     def ascending(self, ascending=True):
         return self if ascending else Events(self[::-1])
@@ -31,23 +39,23 @@ class Events(list):
         return Events(self[:limit])
 
 
-def test_the_last_events_are_read_oldest_first():
-    """A hundred at the most; with or without a way to ask for so many only (Airflow 3.1)."""
+def test_last_hundred_events_are_read_oldest_first():
+    """With and without a limit in the query, which Airflow 3.1 does not support."""
     asset, events = osai_dataset("1"), ByAsset(list)
-    log = [SimpleNamespace(extra={"number": number}) for number in range(MOST + 20)]
+    log = [SimpleNamespace(extra={"number": number}) for number in range(MAX_EVENTS + 20)]
     for accessor in (Events(log), log):
         events[asset] = accessor
-        seen = extras({"inlet_events": events}, asset)
-        assert [extra["number"] for extra in seen] == list(range(20, MOST + 20))
-        assert last_extra({"inlet_events": events}, asset) == {"number": MOST + 19}
+        event_extras = asset_event_extras({"inlet_events": events}, asset)
+        assert [extra["number"] for extra in event_extras] == list(range(20, MAX_EVENTS + 20))
+        assert last_extra({"inlet_events": events}, asset) == {"number": MAX_EVENTS + 19}
     assert last_extra({"inlet_events": ByAsset(list)}, asset) is None
 
 
-def test_an_event_that_is_not_to_be_made_is_taken_out_of_the_outlets():
-    """Of the running task, which Airflow reads when it has succeeded."""
+def test_suppressed_assets_are_removed_from_the_outlets():
+    """Airflow reads the outlets when the task has succeeded."""
     model, data, other = osai_model("defects"), osai_dataset("1"), Asset("s3://bucket/key")
     task = SimpleNamespace(outlets=[model, data, other])
-    keep_silent(task, model.__eq__)
+    suppress_asset_events(task, model.__eq__)
     assert task.outlets == [data, other]
-    keep_silent(task)
+    suppress_asset_events(task)
     assert task.outlets == [other]

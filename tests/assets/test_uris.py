@@ -1,4 +1,4 @@
-"""The scheme ``osai`` is Airflow's as ours: one form for each address, and a clear no to what is none."""
+"""Asset URIs of the scheme ``osai``: creation, normalization by Airflow, and validation."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from airflow_provider_osai.assets import osai_dataset, osai_model
 from airflow_provider_osai.assets.uris import is_osai, make
 
 
-def manager_of_providers():
-    """What Airflow asks for schemes."""
+def providers_manager():
+    """Return Airflow's registry of URI schemes."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tests' own Airflow is asked, whichever it is
+        warnings.simplefilter("ignore")  # warnings of the installed Airflow version are not tested here
         try:
             from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime as Manager
         except ImportError:  # Airflow 3.1
@@ -23,8 +23,7 @@ def manager_of_providers():
         return Manager()
 
 
-def test_an_asset_says_where_it_is():
-    """By region, what it is, and its id or alias."""
+def test_asset_uri_has_region_group_and_id_or_alias():
     model, data = osai_model("defects"), osai_dataset("4711", region="US")
     assert (model.uri, model.group) == ("osai://eu/models/defects", "model")
     assert (data.uri, data.group) == ("osai://us/datasets/4711", "dataset")
@@ -33,14 +32,13 @@ def test_an_asset_says_where_it_is():
     assert not is_osai("osai://eu/models/defects")
 
 
-def test_arguments_of_airflows_assets_pass():
-    """A name of one's own, for instance."""
+def test_further_arguments_are_passed_to_the_asset():
     assert osai_model("defects", name="champion", extra={"team": "vision"}).name == "champion"
 
 
-def test_airflow_knows_the_scheme():
-    """Its handler brings an address into its one form, its factory makes an asset by parts."""
-    manager = manager_of_providers()
+def test_airflow_uses_the_handler_and_factory_of_the_scheme():
+    """The handler normalizes a URI; the factory creates an asset from its parts."""
+    manager = providers_manager()
     assert "osai" in manager.asset_uri_handlers
     assert manager.asset_factories["osai"] is make
     assert Asset("OSAI://EU/Models/defects/").uri == osai_model("defects").uri
@@ -58,17 +56,16 @@ def test_airflow_knows_the_scheme():
         "osai://eu/models/a%20b",
     ],
 )
-def test_what_is_no_address_is_refused_by_airflow(uri):
+def test_invalid_uri_is_rejected_by_airflow(uri):
     """When the Dag is parsed."""
-    with pytest.raises(ValueError, match="osai://"):
+    with pytest.raises(ValueError, match="Invalid asset URI 'osai:"):
         Asset(uri)
 
 
 @pytest.mark.parametrize(
     ("name", "region"), [("", "eu"), ("a b", "eu"), ("../x", "eu"), ("x", ""), ("x", "e u"), ("x", "eu/")]
 )
-def test_what_makes_no_address_is_refused_by_us(name, region):
-    """Before Airflow sees it."""
-    for made in (osai_model, osai_dataset):
-        with pytest.raises(OsaiArgumentError, match="no asset"):
-            made(name, region=region)
+def test_invalid_id_or_region_is_rejected(name, region):
+    for create_asset in (osai_model, osai_dataset):
+        with pytest.raises(OsaiArgumentError, match="Invalid asset"):
+            create_asset(name, region=region)

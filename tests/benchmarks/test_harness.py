@@ -1,4 +1,4 @@
-"""The measuring itself: what it counts is what happened. How fast anything is, is no test."""
+"""The benchmarks' harness: its counts are correct. Speed is not tested."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks.growth import picture
 from benchmarks.import_time import modules
+from benchmarks.peer_process import Plan, Side, SideError, prove, wait_until_seen
+from benchmarks.scaling import picture
 from benchmarks.service import Service
-from benchmarks.side import Plan, Side, SideError, prove, wait_until_seen
 from tests.conftest import ROOT
 
 KEYS = [
@@ -33,21 +33,20 @@ JOBS = 20
 
 @pytest.fixture(scope="module")
 def line():
-    """The last line of one short run."""
+    """Return the last line of a short run."""
     arguments = ["--jobs", str(JOBS), "--interval", "0.5", "--seconds", "2", "--rounds", "1"]
     command = [sys.executable, str(ROOT / "benchmarks" / "deferred_jobs.py"), *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_the_last_line_has_the_figures_that_are_promised(line):
-    """First those that a reader compares, all of them numbers."""
+def test_last_line_begins_with_the_documented_figures(line):
     assert list(line)[: len(KEYS)] == KEYS
     assert all(isinstance(line[key], (int, float)) for key in KEYS)
     assert line["jobs"] == JOBS
 
 
-def test_all_sides_were_really_asking_and_noticed_the_end_of_a_job(line):
+def test_all_sides_polled_and_noticed_the_end_of_a_job(line):
     """A side that does not work would seem to cost nothing."""
     assert all(line[f"{side}_requests"] > 0 for side in ("peer", "ours", "fallback", "dbt"))
     assert all(line[f"{side}_pace"] > 0 for side in ("peer", "ours", "fallback", "dbt"))
@@ -57,31 +56,31 @@ def test_all_sides_were_really_asking_and_noticed_the_end_of_a_job(line):
 
 
 @pytest.mark.parametrize("side", ["http", "single"])
-def test_a_trigger_that_does_not_notice_the_end_is_an_error(side):
-    """The proof can fail: here a job ends that no trigger waits for."""
+def test_trigger_that_does_not_notice_the_end_raises(side):
+    """Here, a job ends that no trigger waits for."""
     with Service(2) as service, Side(side, 0.2, service) as process:
         process.ask("add", ["1"])
         wait_until_seen(side, service, 1)
         plan = Plan(jobs=2, interval=0.2, seconds=0.2, proof=0.5, patience=1.0)
-        with pytest.raises(SideError, match="1 of 1 ended jobs were not noticed"):
+        with pytest.raises(SideError, match="1 triggers of 1 ended jobs did not fire"):
             prove(process, side, ["2"], plan, service)
 
 
-def test_a_side_that_never_asks_is_an_error():
-    """Rather than a side that costs nothing."""
-    with Service(1) as service, pytest.raises(SideError, match="no trigger ever asked"):
+def test_side_that_never_polls_raises():
+    """Otherwise it would seem to cost nothing."""
+    with Service(1) as service, pytest.raises(SideError, match="no trigger has sent a poll"):
         wait_until_seen("http", service, 1, patience=0.2)
 
 
-def test_all_faces_are_imported():
-    """The import time is that of all operators, the sensor, the hook and the trigger."""
+def test_import_time_includes_all_public_modules():
+    """All modules of hooks, operators, sensors and triggers."""
     folder = ROOT / "airflow_provider_osai"
     files = [path for face in ("hooks", "operators", "sensors", "triggers") for path in (folder / face).glob("*.py")]
     assert len(modules()) == len([path for path in files if path.name != "__init__.py"]) > 10
 
 
-def test_the_picture_shows_every_side_and_says_who_was_full():
-    """Also where a value is 0, which a logarithmic axis has no place for."""
+def test_chart_shows_every_side_and_marks_saturated_ones():
+    """Also with a value of 0, which a logarithmic axis cannot show."""
     point = {"cpu": 0.1, "requests": 0.0, "lag_p99_ms": 2.0, "jobs": 100, "saturated": False}
     found = [
         {**point, "side": "ours"},

@@ -1,6 +1,6 @@
-"""What a user sees in a browser: the form of a connection, a job's link, and the graphs of the examples.
+"""Airflow's UI in a browser: the connection form, the job pages, the portal link, and the graphs of the examples.
 
-With ``OSAI_PICTURES=1`` the pictures of the docs are made anew (docs/pictures).
+With ``OSAI_PICTURES=1``, the screenshots of the docs are recreated (docs/pictures).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from airflow_provider_osai.demo.airflow import WholeAirflow
+from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from airflow_provider_osai.sandbox import Sandbox
 from tests.conftest import AIRFLOW, CANARY, ROOT, SECRET
 
@@ -43,7 +43,7 @@ def airflow(osai, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(airflow):
-    """A signed-in browser."""
+    """A page of a browser that is signed in to Airflow."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     assert chromium, "these tests need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
@@ -59,14 +59,14 @@ def page(airflow):
         browser.close()
 
 
-def picture(page: Page, name: str, **options: object) -> None:
-    """Keep a picture for the docs, if they are to be made anew."""
+def screenshot(page: Page, name: str, **options: object) -> None:
+    """Save a screenshot for the docs if ``OSAI_PICTURES`` is set."""
     if os.environ.get("OSAI_PICTURES"):
         page.screenshot(path=PICTURES / f"{name}.png", **options)
 
 
-def test_the_connection_form_saves_and_tests_a_connection(page, airflow, osai):
-    """A drop-down of regions, our labels, and the access token hidden while it is typed."""
+def test_connection_form_saves_and_tests_a_connection(page, airflow, osai):
+    """It has our labels, and hides the access token while it is typed."""
     page.goto(f"{airflow.url}/connections")
     page.get_by_role("button", name="Add Connection").click()
     page.fill("input[name=connection_id]", "osai_by_hand")
@@ -77,58 +77,59 @@ def test_the_connection_form_saves_and_tests_a_connection(page, airflow, osai):
     expect(token).to_have_attribute("type", "password")
     token.fill(CANARY)
     page.get_by_role("button", name=re.compile("^Extra Fields(?! JSON)")).click()
-    expect(page.get_by_text("Where your OSAI account lives.")).to_be_visible()
+    expect(page.get_by_text("The region of your OSAI account.")).to_be_visible()
     for label in ("Region", "Base URL", "Timeout (s)", "Contract", "Webhook base URL", "Webhook secret"):
         expect(page.get_by_text(label, exact=False).first).to_be_visible()
     page.locator("input[name=element_base_url]").fill(osai.base_url)
-    picture(page, "connection-form")
+    screenshot(page, "connection-form")
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("osai_by_hand")).to_be_visible()
     row = page.get_by_role("row").filter(has_text="osai_by_hand")
-    with page.expect_response("**/api/v2/connections/test") as answered:
+    with page.expect_response("**/api/v2/connections/test") as response:
         row.get_by_role("button", name=re.compile("Test Connection")).click()
-    told = answered.value.json()
-    # Airflow 3.3.2 sends port 0 for a port that the form hides, and takes that for another address than the stored one.
-    assert "Signed in" in told.get("message", "") or "host or port to test differs" in told["detail"], told
+    body = response.value.json()
+    # Airflow 3.3.2 sends port 0 for a port that the form hides, and treats it as different from the stored port.
+    assert "Signed in" in body.get("message", "") or "host or port to test differs" in body["detail"], body
     assert not SECRET.search(page.content())
 
 
 @pytest.fixture(scope="module")
 def run_id(airflow, images):
-    """A run that has ended well."""
+    """The id of a successful run."""
     run_id = airflow.trigger(DAG, {"images": str(images)})
     assert airflow.wait(DAG, run_id, timeout=180) == "success", airflow.failures(DAG, run_id)
     return run_id
 
 
-def panel(page: Page, airflow: WholeAirflow, run_id: str):
-    """Open the panel of the run's training as a user does: by the tab on the task's page."""
+def open_job_page(page: Page, airflow: WholeAirflow, run_id: str):
+    """Open the job page of the run's training through the tab on the task's page."""
     page.goto(f"{airflow.url}/dags/{DAG}/runs/{run_id}/tasks/train_model")
     page.get_by_role("link", name="OSAI job", exact=True).click()
     return page.frame_locator("iframe")
 
 
-def test_the_panel_shows_a_training_that_has_ended(page, airflow, osai, run_id):
-    """Its state, its figures and its curves, in the colours of Airflow's page."""
+def test_job_page_shows_a_training_that_has_ended(page, airflow, osai, run_id):
+    """Its state, metrics and curves, in the color scheme of Airflow's page."""
     job = airflow.xcom(DAG, run_id, "train_model")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
-        shown = panel(page, airflow, run_id)
-        expect(shown.get_by_text(f"OSAI training {job['job_id']}")).to_be_visible()
-        expect(shown.locator(".state")).to_have_text("succeeded")
-        expect(shown.locator("canvas")).to_have_count(2)
-        expect(shown.get_by_text(job["model_id"])).to_be_visible()
+        frame = open_job_page(page, airflow, run_id)
+        expect(frame.get_by_text(f"OSAI training {job['job_id']}")).to_be_visible()
+        expect(frame.locator(".state")).to_have_text("succeeded")
+        expect(frame.locator(".badge")).to_have_count(0)
+        expect(frame.locator("canvas")).to_have_count(2)
+        expect(frame.get_by_text(job["model_id"])).to_be_visible()
         is_dark = page.evaluate("document.documentElement.classList.contains('dark')")
-        assert shown.locator("html").evaluate("page => page.classList.contains('dark')") is is_dark
-        portal = shown.get_by_role("link", name="Open in the OSAI portal")
+        assert frame.locator("html").evaluate("page => page.classList.contains('dark')") is is_dark
+        portal = frame.get_by_role("link", name="Open in the OSAI portal")
         expect(portal).to_have_attribute("href", f"{osai.portal_url}/trainings/{job['job_id']}")
         page.wait_for_timeout(500)
-        picture(page, f"panel-{scheme}")
+        screenshot(page, f"panel-{scheme}")
     page.emulate_media(color_scheme="light")
 
 
-def test_the_panel_follows_a_training_that_runs(page, airflow, osai, images):
-    """By itself, without a new visit."""
+def test_job_page_updates_while_a_training_runs(page, airflow, osai, images):
+    """Without a reload."""
     osai.control.script("training", "reads", reads=10**9)
     before = {job["id"] for job in osai.control.record()["jobs"]}
     run_id = airflow.trigger(DAG, {"images": str(images)})
@@ -139,41 +140,41 @@ def test_the_panel_follows_a_training_that_runs(page, airflow, osai, images):
             if new:
                 break
             page.wait_for_timeout(200)
-        shown = panel(page, airflow, run_id)
-        expect(shown.locator(".state")).to_have_text("running")
+        frame = open_job_page(page, airflow, run_id)
+        expect(frame.locator(".state")).to_have_text("running")
+        expect(frame.locator(".badge")).to_have_text("simulated")
         osai.control.end(new[0])
-        expect(shown.locator(".state")).to_have_text("succeeded")
+        expect(frame.locator(".state")).to_have_text("succeeded")
     finally:
         osai.control.script("training")
     assert airflow.wait(DAG, run_id, timeout=180) == "success", airflow.failures(DAG, run_id)
 
 
-def test_recent_jobs_have_a_page_of_their_own(page, airflow, run_id):
-    """In the menu, with links to the panels."""
+def test_menu_leads_to_the_list_of_recent_jobs(page, airflow, run_id):
+    """The list links to the job pages."""
     page.goto(airflow.url)
     page.get_by_role("button", name="Browse").click()
     page.get_by_role("menuitem", name="OSAI jobs").click()
-    shown = page.frame_locator("iframe")
+    frame = page.frame_locator("iframe")
     job_id = airflow.xcom(DAG, run_id, "train_model")["job_id"]
-    shown.get_by_role("link", name=f"training {job_id}").click()
-    expect(shown.locator(".state")).to_have_text("succeeded")
+    frame.get_by_role("link", name=f"training {job_id}").click()
+    expect(frame.locator(".state")).to_have_text("succeeded")
 
 
-def test_the_tasks_page_leads_to_the_jobs_page(page, airflow, osai, run_id):
-    """Its button opens OSAI's page of this very job, in a tab of its own."""
+def test_button_on_the_task_page_opens_the_job_in_the_portal(page, airflow, osai, run_id):
+    """In a new tab."""
     page.goto(f"{airflow.url}/dags/{DAG}/runs/{run_id}/tasks/train_model/details")
     button = page.get_by_role("link", name="OSAI portal")
     job_id = airflow.xcom(DAG, run_id, "train_model")["job_id"]
     expect(button).to_have_attribute("href", f"{osai.portal_url}/trainings/{job_id}")
-    with page.expect_popup() as opened:
+    with page.expect_popup() as popup:
         button.click()
-    expect(opened.value.get_by_text(job_id).first).to_be_visible()
-    opened.value.close()
+    expect(popup.value.get_by_text(job_id).first).to_be_visible()
+    popup.value.close()
 
 
 @pytest.mark.parametrize("dag", EXAMPLES)
-def test_each_example_has_a_graph(page, airflow, dag):
-    """All its tasks are in it."""
+def test_graph_of_each_example_has_all_its_tasks(page, airflow, dag):
     page.goto(f"{airflow.url}/dags/{dag}")
     page.get_by_role("button", name=re.compile("Show Graph")).click()
     nodes = page.locator(".react-flow__node")

@@ -1,6 +1,6 @@
-"""All matrices. ``python -m tests.chaos [MATRIX ...]`` prints each, and last a line of JSON: what must not be, counted.
+"""Run all matrices. ``python -m tests.chaos [MATRIX ...]`` prints each, and last a line of JSON that counts violations.
 
-Two at a time: those without an Airflow mostly sleep.
+Two run at a time, since those without an Airflow mostly sleep.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ COUNTS = ("doubled", "lost", "left_running", "cancelled_wrongly", "wrong_result"
 
 
 def run(matrix: str) -> tuple[dict[str, int], str]:
-    """Run one matrix in a process of its own; return its last line and what it printed."""
+    """Run one matrix in a separate process; return its last line and its output."""
     command = [sys.executable, "-m", f"tests.chaos.{matrix}"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     lines = done.stdout.splitlines() or [""]
@@ -28,7 +28,7 @@ def run(matrix: str) -> tuple[dict[str, int], str]:
 
 
 def lane(matrices: list[str]) -> Counter[str]:
-    """Run matrices one after the other, print them, and add up their counts."""
+    """Run matrices one after the other, print their output, and add up their counts."""
     total: Counter[str] = Counter()
     for matrix in matrices:
         counts, printed = run(matrix)
@@ -39,12 +39,12 @@ def lane(matrices: list[str]) -> Counter[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run all matrices, or some; return 0 only if all counts are 0."""
+    """Run all matrices, or the given ones; return 0 if all counts are 0, else 1."""
     started = time.monotonic()
     lanes = [[matrix for matrix in matrices if matrix in arguments or not arguments] for matrices in LANES]
     with ThreadPoolExecutor(len(lanes)) as pool:
         total = sum(pool.map(lane, lanes), Counter())
-    # What kept a matrix from judging counts as judged wrong.
+    # An error that stops a matrix is counted as a violation.
     total["wrong_result"] += total["not_killed"] + total["not_met"] + total["broken"]
     counts = {name: total[name] for name in COUNTS}
     line = {"cases": total["cases"], **counts, "seconds": round(time.monotonic() - started, 1)}

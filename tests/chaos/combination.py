@@ -1,8 +1,8 @@
-"""The combination matrix: two or three disturbances in a row, drawn at random, befall each of many tasks.
+"""The combination matrix: two or three random disturbances in a row for each of many tasks.
 
 ``python -m tests.chaos.combination [--seed S] [--draws N]`` prints a row for each batch of ten draws and, last, a line
-of JSON that counts what must not be. ``--draw K`` plays one draw alone, with what befell all of its batch. A case is a
-draw: one run of a Dag of its own with one task. Real and simulated are the same as in the outsider matrix.
+of JSON that counts violations. ``--draw K`` plays one draw alone, with the disturbances of its batch that affect all. A
+case is a draw: one run of a separate Dag with one task. Real and simulated are the same as in the outsider matrix.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.chaos.harness import LIVE, TOKEN, Osai
 from tests.chaos.outsider import DAGS, Outside, Site, brief, site, tell
 from tests.chaos.whole import Run, process_of, until
-from tests.chaos.world import LIVE, TOKEN, Osai
 
 BATCH = 10
 DRAWS = 150
 SEED = 20261124
 GLOBALS = 4
-"""Disturbances of a batch that befall all of its draws, at most."""
+"""Maximum number of disturbances per batch that affect all of its draws."""
 RETRIES = 4
 TIMEOUT = 5
-"""Seconds that the connection says; what holds a submission holds it for longer."""
+"""The connection's ``timeout`` in seconds; a held submission is held for longer."""
 HELD = 8.0
 DEADLINE = 15
-"""Seconds of ``execution_timeout``, for the draws that have one: less than their jobs take."""
+"""``execution_timeout`` in seconds for the draws that have one: less than their jobs take."""
 PATIENCE = 240.0
-"""Seconds after the last disturbance within which a run must be over."""
+"""Maximum seconds from the last disturbance to the end of a run."""
 LONG = 1200.0
-"""Seconds that a job takes if nothing ends it: what no task wants must not end by itself before it is noticed."""
+"""Seconds after which a job ends by itself: an orphaned job must not end before it is detected."""
 OLD = 60.0
-"""Seconds more after which a job ends that should have been replaced, but for which its task waits."""
+"""Additional seconds after which a job ends that should have been replaced, but for which its task still waits."""
 SETTLED = 15.0
-"""Seconds after the second line within which no job lives."""
+"""Maximum seconds that a job may live after orphaned jobs were cancelled."""
 DAG_FILE = """
 from datetime import timedelta
 from airflow.sdk import DAG
@@ -74,17 +74,17 @@ with DAG("{dag_id}", schedule=None, params={{"dataset": "none"}}):
 
 
 class NotNow(Exception):
-    """A disturbance has nothing to befall."""
+    """A disturbance has no target."""
 
 
 @dataclass(frozen=True)
 class Step:
     """One disturbance.
 
-    :param kind: of KINDS.
-    :param after: seconds since the run was started, or since the step before.
-    :param lasts: seconds until it is undone, if it can be.
-    :param value: what it means depends on the kind.
+    :param kind: a key of KINDS.
+    :param after: seconds since the start of the run, or since the previous step.
+    :param lasts: seconds until it is undone, if it can be undone.
+    :param value: depends on the kind.
     """
 
     kind: str
@@ -98,12 +98,12 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is drawn for one task.
+    """The plan of one draw.
 
-    :param number: of the draw.
+    :param number: the draw's number.
     :param deferrable: whether the task waits in a triggerer.
-    :param deadline: whether it has a limit that its job exceeds.
-    :param steps: what befalls it.
+    :param deadline: whether it has a timeout that its job exceeds.
+    :param steps: its disturbances.
     """
 
     number: int
@@ -113,7 +113,7 @@ class Plan:
 
 
 def planned(seed: int, batch: int) -> tuple[float, list[Plan]]:
-    """Return how long the jobs of a batch take, in seconds, and the plans of its draws."""
+    """Return the duration of a batch's jobs in seconds, and the plans of its draws."""
     chance = random.Random(f"{seed}/{batch}")
     left = GLOBALS
     plans = []
@@ -133,38 +133,38 @@ def planned(seed: int, batch: int) -> tuple[float, list[Plan]]:
 
 @dataclass
 class Facts:
-    """What a draw's judge must know of what was done to its task. Times are seconds since the epoch."""
+    """What was done to a draw's task, as far as it matters to the judge. Times are seconds since the epoch."""
 
     deadline: bool = False
     against: bool = False
-    """Whether a user has ended the task, and not started it again since."""
+    """Whether a user has ended the task, and not restarted it since."""
     cancel_from: float = float("inf")
-    """When something first asked that a job be cancelled: a user, or a signal to the task."""
+    """When a job's cancellation was first requested, by a user or by a signal to the task."""
     fresh_after: float = 0.0
-    """When the task was last to start anew; results of before are old."""
+    """When the task last had to start over; earlier results are outdated."""
     renewals: int = 0
-    """How often a new job was asked for: by a clear, a new run, or other arguments."""
+    """How many times a new job was requested: by a clear, a new run, or changed arguments."""
     lowered: bool = False
-    """Whether the task's retries were lowered."""
+    """Whether the task's retries were reduced."""
     ended: bool = True
-    """Whether its run came to an end."""
+    """Whether its run has ended."""
     settled: float = float("inf")
-    """When the second line began; what it cancels is its business."""
+    """When the cancellation of orphaned jobs started; jobs that it cancels are not violations."""
     state: str | None = None
-    """The task's last state; ``None`` if Airflow no longer knows it."""
+    """The task's last state; ``None`` if Airflow no longer has it."""
     try_number: int = 0
     max_tries: int = 0
     result: str | None = None
-    """The job that the task has handed on."""
+    """The id of the job that the task has returned."""
 
     def asked(self, at: float) -> None:
-        """Note that jobs may be cancelled from a time on."""
+        """Record that jobs may be cancelled from this time on."""
         self.cancel_from = min(self.cancel_from, at)
 
 
 @dataclass(frozen=True)
 class JobFacts:
-    """A job of a draw as OSAI tells of it. Times are seconds since the epoch."""
+    """A job of a draw, as reported by OSAI. Times are seconds since the epoch."""
 
     id: str
     reference: str
@@ -174,7 +174,7 @@ class JobFacts:
 
 
 def judge(facts: Facts, jobs: Iterable[JobFacts]) -> Counter[str]:
-    """Count what must not be."""
+    """Count the violations."""
     known = {job.id: job for job in jobs}
     succeeded = [job for job in known.values() if job.state == "succeeded"]
     keys = Counter(job.reference for job in known.values())
@@ -183,7 +183,7 @@ def judge(facts: Facts, jobs: Iterable[JobFacts]) -> Counter[str]:
         for job in known.values()
         if job.state == "cancelled"
         and not facts.deadline
-        and keys[job.reference] == 1  # else it was one too many
+        and keys[job.reference] == 1  # else it is a duplicate
         and (job.finished or 0.0) < min(facts.cancel_from, facts.settled)
     ]
     fresh = [job for job in succeeded if job.created >= facts.fresh_after]
@@ -201,10 +201,10 @@ def judge(facts: Facts, jobs: Iterable[JobFacts]) -> Counter[str]:
 
 
 class Trial:
-    """One draw, while it is played.
+    """One draw while it runs.
 
-    :param batch: what it is a part of.
-    :param plan: what is to befall it.
+    :param batch: its batch.
+    :param plan: its disturbances.
     """
 
     def __init__(self, batch: Batch, plan: Plan) -> None:
@@ -239,7 +239,7 @@ class Trial:
         self.airflow.trigger(self.dag_id, {"dataset": self.dataset}, self.run_id)
 
     def play(self) -> None:
-        """Let everything befall it, one after the other."""
+        """Apply its disturbances one after the other."""
         for step in self.plan.steps:
             if self.batch.is_over.wait(step.after):
                 return
@@ -256,7 +256,7 @@ class Trial:
     def task(self) -> dict[str, Any]:
         """Its task instance.
 
-        :raises LookupError: if Airflow does not know it.
+        :raises LookupError: if Airflow does not have it.
         """
         try:
             tasks = self.airflow.task_instances(self.dag_id, self.run_id)
@@ -267,14 +267,14 @@ class Trial:
         return tasks[0]
 
     def is_over(self) -> bool:
-        """Whether its run has ended, or is gone."""
+        """Whether its run has ended or was deleted."""
         try:
             return self.airflow.run_state(self.dag_id, self.run_id) in {"success", "failed"}
         except httpx.HTTPStatusError as error:
             return error.response.status_code == httpx.codes.NOT_FOUND
 
     def delete(self) -> bool:
-        """Delete its Dag; whether that was possible."""
+        """Delete its Dag; return whether that was possible."""
         try:
             self.airflow.delete_dag(self.dag_id)
         except httpx.HTTPStatusError as error:
@@ -282,7 +282,7 @@ class Trial:
         return True
 
     def conclude(self) -> None:
-        """Write down how its task ended."""
+        """Record how its task ended."""
         try:
             task = self.task()
         except LookupError:
@@ -302,19 +302,19 @@ class Trial:
         return process_of(stage, task["id"])
 
     def renew(self, at: float) -> None:
-        """Note that the task was to start anew at a time."""
+        """Record that the task had to start over at this time."""
         self.facts.fresh_after = at
         self.facts.renewals += 1
         self.facts.against = False
         self.facts.asked(at)
 
     def log(self) -> str:
-        """All that was logged for its task."""
+        """All logs of its task."""
         return self.batch.stage.log_of(Run(self.batch.stage, self.dag_id, self.run_id), "train")
 
 
 def clock(seconds: float) -> str:
-    """Return the time of day in UTC, as logs do."""
+    """Return the time of day in UTC, as in the logs."""
     return time.strftime("%H:%M:%S", time.gmtime(seconds)) + f"{seconds % 1:.2f}"[1:]
 
 
@@ -323,7 +323,7 @@ Act = Callable[[Trial, Step], "Undo | None"]
 
 
 def supervisor_of(runner: psutil.Process) -> psutil.Process:
-    """Return the process that watches a task's process; once it has ended, another one is the parent."""
+    """Return the process that supervises a task's process; after its end, the task has another parent."""
     parent = runner.parent()
     if parent is None or "LocalExecutor" not in " ".join(parent.cmdline()):
         raise NotNow("the task has no supervisor")
@@ -331,7 +331,7 @@ def supervisor_of(runner: psutil.Process) -> psutil.Process:
 
 
 def signal_task(trial: Trial, step: Step) -> None:
-    """SIGTERM or SIGKILL to the process of the task or to its supervisor."""
+    """Send SIGTERM or SIGKILL to the task's process or to its supervisor."""
     runner = trial.runner()
     victim = supervisor_of(runner) if step.value % 2 else runner
     signum = (signal.SIGTERM, signal.SIGKILL)[step.value // 2 % 2]
@@ -342,7 +342,7 @@ def signal_task(trial: Trial, step: Step) -> None:
 
 
 def freeze_task(trial: Trial, step: Step) -> Undo:
-    """SIGSTOP to both, and SIGCONT later."""
+    """Send SIGSTOP to both, and SIGCONT later."""
     runner = trial.runner()
     frozen = [supervisor_of(runner), runner]
     for process in frozen:
@@ -357,7 +357,7 @@ def freeze_task(trial: Trial, step: Step) -> Undo:
 
 
 def kill_triggerer(trial: Trial, step: Step) -> Undo:
-    """SIGTERM or SIGKILL to a triggerer, and another one later."""
+    """Send SIGTERM or SIGKILL to a triggerer, and start another one later."""
     where, index = trial.site, step.value % 2
     with trial.batch.parts:
         family = where.triggerers[index]
@@ -373,14 +373,14 @@ def kill_triggerer(trial: Trial, step: Step) -> Undo:
 
 
 def freeze_triggerer(trial: Trial, step: Step) -> Undo:
-    """SIGSTOP to a triggerer, and SIGCONT later."""
+    """Send SIGSTOP to a triggerer, and SIGCONT later."""
     family = trial.site.triggerers[step.value % 2]
     family.send(signal.SIGSTOP)
     return lambda: family.send(signal.SIGCONT)
 
 
 def end_scheduler(trial: Trial, step: Step) -> Undo:
-    """SIGKILL or SIGTERM to the scheduler, whose workers live on, and a new one later."""
+    """Send SIGKILL or SIGTERM to the scheduler, whose workers survive, and start a new one later."""
     where = trial.site
     with trial.batch.parts:
         if where.scheduler is None:
@@ -396,7 +396,7 @@ def end_scheduler(trial: Trial, step: Step) -> Undo:
 
 
 def network(name: str, mode: str) -> Act:
-    """Return what changes a proxy's mode, and changes it back unless it was changed again meanwhile."""
+    """Return a disturbance that changes a proxy's mode, and restores it unless it was changed again meanwhile."""
 
     def act(trial: Trial, step: Step) -> Undo | None:
         proxy = getattr(trial.site, name)
@@ -412,12 +412,12 @@ def network(name: str, mode: str) -> Act:
 
 
 def hold_submission(trial: Trial, step: Step) -> None:
-    """The next submission of the task arrives after its client gave up."""
+    """Deliver the task's next submission after its client has given up."""
     trial.batch.to_hold.add(trial.plan.number)
 
 
 def mark(state: str) -> Act:
-    """Return what marks the task."""
+    """Return a disturbance that marks the task."""
 
     def act(trial: Trial, step: Step) -> None:
         began = time.time()
@@ -430,7 +430,7 @@ def mark(state: str) -> Act:
 
 
 def clear(trial: Trial, step: Step) -> None:
-    """The task is cleared."""
+    """Clear the task."""
     trial.task()
     began = time.time()
     trial.airflow.clear(trial.dag_id, trial.run_id, "train")
@@ -438,7 +438,7 @@ def clear(trial: Trial, step: Step) -> None:
 
 
 def recreate_run(trial: Trial, step: Step) -> None:
-    """The run is marked failed, deleted, and created again under its id."""
+    """Mark the run failed, delete it, and create it again with the same id."""
     trial.task()
     trial.facts.against = True
     trial.facts.asked(time.time())
@@ -450,13 +450,13 @@ def recreate_run(trial: Trial, step: Step) -> None:
 
 
 def pause(trial: Trial, step: Step) -> Undo:
-    """The Dag is paused for a while."""
+    """Pause the Dag for a while."""
     trial.airflow.pause(trial.dag_id)
     return lambda: None if trial.is_deleted else trial.airflow.unpause(trial.dag_id)
 
 
 def edit_retries(trial: Trial, step: Step) -> None:
-    """The Dag file is changed to other retries."""
+    """Change the retries in the Dag file."""
     if trial.is_deleted:
         raise NotNow("the Dag was deleted")
     trial.retries = max(1, trial.retries + (-2, -1, 1, 2)[step.value % 4])
@@ -465,7 +465,7 @@ def edit_retries(trial: Trial, step: Step) -> None:
 
 
 def edit_argument(trial: Trial, step: Step) -> None:
-    """The Dag file is changed to another name of the model."""
+    """Change the name of the model in the Dag file."""
     if trial.is_deleted:
         raise NotNow("the Dag was deleted")
     trial.model = f"d{trial.plan.number}-{step.value}"
@@ -475,7 +475,7 @@ def edit_argument(trial: Trial, step: Step) -> None:
 
 
 def delete_dag(trial: Trial, step: Step) -> None:
-    """The Dag file is removed and the Dag deleted."""
+    """Remove the Dag file and delete the Dag."""
     trial.facts.against = True
     trial.facts.asked(time.time())
     trial.is_deleted = True
@@ -484,12 +484,12 @@ def delete_dag(trial: Trial, step: Step) -> None:
 
 
 def change_timeout(trial: Trial, step: Step) -> Undo:
-    """The connection has another timeout for a while."""
+    """Change the connection's timeout for a while."""
     return change_connection(trial, extra={"timeout": 3 + step.value % 20})
 
 
 def change_token(trial: Trial, step: Step) -> Undo:
-    """The connection has a token that OSAI refuses, for a while, and all that was signed in is no longer."""
+    """Give the connection an invalid token for a while, and revoke all JWTs."""
     undo = change_connection(trial, password="not-the-token")
     trial.site.server.osai.post("faults", {"kind": "expired_token", "times": 1})
     return undo
@@ -505,10 +505,10 @@ def change_connection(trial: Trial, extra: dict[str, Any] | None = None, **field
 class Kind:
     """A kind of disturbance.
 
-    :param act: does it to a draw's task, or to all of the batch; returns what undoes it.
-    :param weight: how often it is drawn.
-    :param all: whether it befalls the whole batch.
-    :param only: whether only tasks that wait on a worker (``blocking``) can be befallen.
+    :param act: applies it to a draw's task, or to the whole batch; returns the function that undoes it.
+    :param weight: relative frequency.
+    :param all: whether it affects the whole batch.
+    :param only: whether it affects only tasks that wait on a worker (``blocking``).
     """
 
     act: Act
@@ -517,7 +517,7 @@ class Kind:
     only: str = ""
 
     def fits(self, *, deferrable: bool) -> bool:
-        """Whether it can befall such a task."""
+        """Whether it can affect such a task."""
         return not (deferrable and self.only == "blocking")
 
 
@@ -549,10 +549,10 @@ KINDS: dict[str, Kind] = {
 
 @dataclass
 class Batch:
-    """Draws that are played at the same time.
+    """Draws that run at the same time.
 
-    :param site: where.
-    :param name: of its Dags and in its row.
+    :param site: where they run.
+    :param name: the prefix of their Dags, and the name in the printed row.
     """
 
     site: Site
@@ -574,9 +574,9 @@ class Batch:
     def play(
         self, plans: list[Plan], others: list[Plan], seconds: float
     ) -> list[tuple[Trial, Counter[str], list[JobFacts]]]:
-        """Play draws, and return for each what must not be and its jobs.
+        """Play draws; return the violations and jobs of each.
 
-        :param others: draws of which only that is played which befalls all.
+        :param others: draws of which only the disturbances of the whole batch are applied.
         """
         self.site.run_triggerers(2)
         self.set_connection()
@@ -630,23 +630,23 @@ class Batch:
         ]
 
     def later(self, after: float, undo: Undo) -> None:
-        """Undo something after a while, or at the end of the batch."""
+        """Undo a disturbance after a while, or at the end of the batch."""
         timer = threading.Timer(after, lambda: self._undo(timer))
         self._undone.append((timer, undo))
         timer.daemon = True
         timer.start()
 
     def take(self, what: str) -> int:
-        """Note that something was changed, and return by what its latest change is known."""
+        """Record a change, and return its version."""
         self._newest[what] += 1
         return self._newest[what]
 
     def is_newest(self, what: str, mine: int) -> bool:
-        """Whether nothing was changed since."""
+        """Whether there was no later change."""
         return self._newest[what] == mine
 
     def set_connection(self, extra: dict[str, Any] | None = None, **fields: Any) -> None:
-        """Change the connection; without arguments, to what it is at first."""
+        """Change the connection; without arguments, restore it."""
         url = self.site.osai.through(self.site.server.osai.base_url)
         plain = {"conn_type": "osai", "password": TOKEN, **fields}
         self.site.airflow.set_connection(
@@ -670,13 +670,13 @@ class Batch:
                 if began >= trial.facts.fresh_after:
                     osai.post(f"jobs/{job_id}/end")
                 elif age > seconds + OLD and list(draws.values()).count(number) == 1 and not trial.is_over():
-                    osai.post(f"jobs/{job_id}/end")  # the task waits for it, and is about to hand on an old result
+                    osai.post(f"jobs/{job_id}/end")  # the task waits for it, and is about to return an outdated result
 
         while not self.runs_are_over.wait(0.5):
             quietly(end)
 
     def _sees(self, request: bytes) -> bool:
-        """Remember whose submission passes the proxy; whether it is to be held."""
+        """Record which draw's submission passes the proxy; return whether to hold it."""
         if not request.startswith(b"POST /api/Trainings "):
             return False
         body = json.loads(request.partition(b"\r\n\r\n")[2])
@@ -688,12 +688,12 @@ class Batch:
         return False
 
     def _wait_for(self, trials: list[Trial], patience: float = PATIENCE) -> None:
-        """Wait until all runs are over; write down which are not."""
+        """Wait until all runs have ended; record those that have not."""
 
         def over() -> bool:
             for trial in trials:
                 if trial.is_deleted:
-                    quietly(trial.delete)  # not possible while its task runs
+                    quietly(trial.delete)  # not possible while its task is running
             waiting = [trial for trial in trials if not quietly(trial.is_over)]
             for trial in trials:
                 trial.facts.ended = trial not in waiting
@@ -719,7 +719,7 @@ class Batch:
         self.set_connection()
 
     def give_up(self) -> None:
-        """End all of it, whatever it was at."""
+        """Delete everything, whatever its state."""
         self.runs_are_over.set()
         quietly(self._undo_all)
         for path in self.site.airflow.dags.glob(f"draw_{self.name}_*.py"):
@@ -735,7 +735,7 @@ class Batch:
 
 
 def quietly(act: Undo) -> object:
-    """Do something, whether or not Airflow answers at the moment."""
+    """Run an action, and ignore errors of Airflow's API."""
     try:
         return act()
     except (httpx.HTTPError, OSError, psutil.Error, LookupError, AssertionError, RuntimeError):
@@ -743,12 +743,12 @@ def quietly(act: Undo) -> object:
 
 
 def epoch(text: str | None) -> float | None:
-    """Return seconds since the epoch."""
+    """Parse a time, and return seconds since the epoch."""
     return None if text is None else datetime.fromisoformat(text).timestamp()
 
 
 def listed(osai: Osai) -> list[dict[str, Any]]:
-    """Return all trainings as OSAI's own list tells of them."""
+    """Return all trainings from OSAI's list."""
     with httpx.Client(base_url=osai.base_url, timeout=30.0) as client:
         jwt = client.post("/Users/SignIn", json=TOKEN).raise_for_status().text.strip('"')
         headers = {"Authorization": f"Bearer {jwt}"}
@@ -756,7 +756,7 @@ def listed(osai: Osai) -> list[dict[str, Any]]:
 
 
 def global_part(plan: Plan) -> Plan:
-    """Return a plan with only those of its steps that befall the whole batch, at the same times."""
+    """Return a plan with only the steps that affect the whole batch, at the same times."""
     steps: list[Step] = []
     waited = 0.0
     for step in plan.steps:
@@ -768,7 +768,7 @@ def global_part(plan: Plan) -> Plan:
 
 
 def tell_of(seed: int, trial: Trial, bad: Counter[str], jobs: list[JobFacts], batch: list[Plan]) -> str:
-    """Return all that is known of a draw that ended badly."""
+    """Return all known details of a draw with violations."""
     plan = trial.plan
     others = [f"{other.number}: {step}" for other in batch for step in global_part(other).steps]
     how = "deferrable" if plan.deferrable else "blocking"
@@ -792,7 +792,7 @@ def tell_of(seed: int, trial: Trial, bad: Counter[str], jobs: list[JobFacts], ba
 def play_batch(
     where: Site, seed: int, batch: int, only: int | None = None, *, shows_all: bool = False
 ) -> list[Counter[str]]:
-    """Play a batch, or one draw of it, and print its row; print all about the bad ones, or about all."""
+    """Play a batch, or one draw of it, and print its row, with details of draws with violations, or of all."""
     began = time.monotonic()
     duration, plans = planned(seed, batch)
     chosen = [plan for plan in plans if only in (None, plan.number)]
@@ -800,7 +800,7 @@ def play_batch(
     playing = Batch(where, f"{batch}")
     try:
         told = playing.play(chosen, others, duration)
-    except Exception as error:  # noqa: BLE001 - the others are to be played too
+    except Exception as error:  # continue with the other batches
         sys.stderr.write(f"batch {batch}: {type(error).__name__}: {error}\n")
         sys.stdout.write(f"batch {batch:<3} BAD    {type(error).__name__}\n")
         sys.stdout.flush()
@@ -823,7 +823,7 @@ def play_batch(
 
 
 def main(arguments: list[str]) -> int:
-    """Play the draws; return 0 only if all counts are 0."""
+    """Play the draws; return 0 if all counts are 0, else 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.combination", description=__doc__)
     parser.add_argument("forget", nargs="?", choices=["forget"], help="tasks forget their jobs, which must be noticed")
     parser.add_argument("--seed", type=int, default=SEED)

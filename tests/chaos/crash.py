@@ -1,6 +1,6 @@
-"""The crash matrix: a process that runs an operator is killed with SIGKILL at every step, and the task is run again.
+"""The crash matrix: a process that runs an operator is killed with SIGKILL at every step, and the task is retried.
 
-``python -m tests.chaos.crash`` prints a table and, last, a line of JSON that counts what must not be.
+``python -m tests.chaos.crash`` prints a table and, last, a line of JSON that counts violations.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tests.chaos.world import LIVE, TOKEN, Files, Osai, TaskInstance, report, sandbox, verdict  # isort: skip - makes Airflow a home
+from tests.chaos.harness import LIVE, TOKEN, Files, Osai, TaskInstance, report, sandbox, verdict  # isort: skip - makes Airflow a home
 
-import anyio._backends._asyncio  # noqa: F401 - once, and not in each of hundreds of children
+import anyio._backends._asyncio  # noqa: F401 - imported once rather than in each of hundreds of children
 from airflow.providers.common.compat.sdk import BaseHook, TaskDeferred
 
 from airflow_provider_osai.api.client import OsaiClient
@@ -30,9 +30,9 @@ from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 
 os.environ["AIRFLOW_CONN_FIRST"] = "generic://"
-BaseHook.get_connection("first")  # imports much; the same
+BaseHook.get_connection("first")  # slow imports, likewise
 READS = 4
-"""Reads of a job until it ends."""
+"""Number of reads of a job until it ends."""
 POINTS = (
     "before intent",
     "after intent",
@@ -48,9 +48,9 @@ POINTS = (
     "after complete",
 )
 OPEN = {"after intent", "before training.submit", "after training.submit", "before kept"}
-"""Points at which only OSAI's list can tell whether there is a job."""
+"""Points at which only OSAI's list can show whether there is a job."""
 TAKEN = {"after training.submit", "before kept"}
-"""Points at which OSAI has a job that nobody else knows of."""
+"""Points at which OSAI has a job that is recorded nowhere else."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Case:
 
     @property
     def applies(self) -> bool:
-        """Whether the point is met, and something can be promised: an OSAI without a list and an Airflow without a
-        state store leave nobody who could know (see the README)."""
+        """Whether the point is reached and the result defined: without OSAI's list and Airflow's state store, nothing
+        records the job (see the README)."""
         if not self.remembers and (not self.lists or "intent" in self.point or "kept" in self.point):
             return False
         if self.cleared and not self.lists and self.point in TAKEN:
@@ -76,18 +76,18 @@ class Case:
 
     @property
     def asks(self) -> bool:
-        """Whether the retry must ask for help rather than submit: nobody can tell whether there is a job."""
+        """Whether the retry must ask for help instead of submitting, since it cannot know whether there is a job."""
         return not self.lists and self.point in OPEN and not self.cleared
 
 
 def cases() -> list[Case]:
-    """All cells that apply."""
+    """Return all cells that apply."""
     flags = (True, False)
     return [case for cell in itertools.product(POINTS, flags, flags, flags, flags) if (case := Case(*cell)).applies]
 
 
 class Store(Files):
-    """Airflow's state store of a task, with the points around each write."""
+    """Airflow's state store of a task, with crash points around each write."""
 
     def __init__(self, folder: Path, tick: Any) -> None:
         super().__init__(folder)
@@ -101,7 +101,7 @@ class Store(Files):
 
 
 class Hook(OsaiHook):
-    """A hook whose clients have points around each call."""
+    """A hook whose clients have crash points around each call."""
 
     def __init__(self, tick: Any) -> None:
         super().__init__()
@@ -111,18 +111,18 @@ class Hook(OsaiHook):
         client = super().get_conn()
         send, tick = client.send, self._tick
 
-        def ticking(call: Any) -> Any:
+        def ticking(call: Any, **options: Any) -> Any:
             tick(f"before {call.name}")
-            answer = send(call)
+            answer = send(call, **options)
             tick(f"after {call.name}")
             return answer
 
-        client.send = ticking  # type: ignore[method-assign]
+        client.send = ticking  # type: ignore[method-assign]  # of this client only
         return client
 
 
 def run_task(case: Case, folder: Path, dataset: str, *, die_at: str | None, try_number: int, max_tries: int) -> dict:
-    """Run the operator as a worker would, and its trigger as a triggerer would; die at the point."""
+    """Run the operator like a worker and its trigger like a triggerer; die at the crash point."""
 
     def tick(point: str) -> None:
         if point == die_at:
@@ -146,7 +146,7 @@ def run_task(case: Case, folder: Path, dataset: str, *, die_at: str | None, try_
 
 
 def to_the_end(operator: Callable[[], Any], context: Any, tick: Callable[[str], None]) -> dict:
-    """Execute a task as workers and a triggerer do, each with an operator of its own."""
+    """Execute a task like workers and a triggerer, each with a new operator."""
     resume: Callable[[], dict] = partial(operator().execute, context)
     while True:
         try:
@@ -162,12 +162,12 @@ def to_the_end(operator: Callable[[], Any], context: Any, tick: Callable[[str], 
 
 
 def forked(case: Case, folder: Path, dataset: str, **options: Any) -> tuple[int, dict]:
-    """Run the task in a process of its own; return how it ended and what it returned."""
+    """Run the task in a separate process; return its exit code and its result."""
     return in_child(folder, lambda: run_task(case, folder, dataset, **options))
 
 
 def in_child(folder: Path, work: Callable[[], dict]) -> tuple[int, dict]:
-    """Do *work* in a process of its own; return how it ended and what the work returned, or its error."""
+    """Run *work* in a separate process; return its exit code, and its result or error."""
     outcome = folder / "outcome.json"
     outcome.unlink(missing_ok=True)
     child = os.fork()
@@ -177,7 +177,7 @@ def in_child(folder: Path, work: Callable[[], dict]) -> tuple[int, dict]:
                 os.dup2(log.fileno(), 1)
                 os.dup2(log.fileno(), 2)
             outcome.write_text(json.dumps(work()))
-        except BaseException as error:  # noqa: BLE001 - it is the outcome
+        except BaseException as error:  # the error is the result
             outcome.write_text(json.dumps({"error": type(error).__name__, "message": str(error)}))
         finally:
             os._exit(0)
@@ -186,7 +186,7 @@ def in_child(folder: Path, work: Callable[[], dict]) -> tuple[int, dict]:
 
 
 def check(osai: Osai, case: Case, folder: Path) -> Counter[str]:
-    """Kill the first try at the point, run the second, and count what must not be."""
+    """Kill the first try at the point, run the second one, and count violations."""
     osai.post("reset")
     osai.post("scripts", {"kind": "training", "timing": "reads", "reads": READS})
     extra: dict[str, Any] = {"base_url": osai.base_url}
@@ -206,9 +206,9 @@ def check(osai: Osai, case: Case, folder: Path) -> Counter[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the matrix; return 0 only if nothing was doubled, lost, left running or wrong.
+    """Run the matrix; return 0 if no job was duplicated, lost, left running or wrong.
 
-    With points as arguments only those; with ``forget`` as if the operators were not durable, which must be noticed.
+    Arguments select crash points; ``forget`` runs operators that are not durable, which must cause violations.
     """
     Case.durable = "forget" not in arguments
     points = [point for point in arguments if point in POINTS] or POINTS
@@ -228,7 +228,7 @@ def main(arguments: list[str]) -> int:
 
 
 def print_table(table: list[tuple[Case, Counter[str]]]) -> None:
-    """Print a row for each point and a column for each way to run."""
+    """Print one row per crash point and one column per mode."""
     columns = sorted({(c.deferrable, c.remembers, c.lists, c.cleared) for c, _ in table}, reverse=True)
     words = (("defer", "block"), ("store", "no store"), ("list", "no list"), ("clear", "retry"))
     heads = ["/".join(yes if flag else no for flag, (yes, no) in zip(c, words, strict=True)) for c in columns]

@@ -1,8 +1,8 @@
-"""The fault matrix: every fault of the sandbox at every call of a task, in every mode; then the retry.
+"""The fault matrix: every fault of the sandbox in every call of a task, in every mode; then the retry.
 
-``python -m tests.chaos.faults [--workers N] [FAULT ...]`` prints what went wrong and, last, a line of JSON that counts
-what must not be. The first try may fail by a named error; after its retry there is exactly one job that succeeded, and
-none runs. A sensor meets the fault while it waits for a job that an operator submitted without one.
+``python -m tests.chaos.faults [--workers N] [FAULT ...]`` prints violations and, last, a line of JSON that counts them.
+The first try may fail with an expected error; after its retry, exactly one job has succeeded and none is running. A
+sensor meets the fault while it waits for a job that an operator has submitted without one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from typing import Any
 
 from tests.chaos import crash
 
-from tests.chaos.world import TOKEN, Osai, TaskInstance, report, sandbox, verdict  # isort: skip - makes Airflow a home
+from tests.chaos.harness import TOKEN, Osai, TaskInstance, report, sandbox, verdict  # isort: skip - makes Airflow a home
 
 from airflow.providers.common.compat.sdk import TaskDeferred
 
@@ -65,11 +65,11 @@ MODES = {
     "sensor reschedule": ("auth.sign_in", "training.get"),
     "sensor deferrable": ("auth.sign_in", "training.list", "training.get"),
 }
-"""The calls that a task of each mode makes. Where Airflow remembers nothing, a task lists to look for an older job; its
-trigger lists to wait."""
+"""The calls of a task in each mode. Without Airflow's state store, a task lists jobs to find an earlier one; triggers
+list them to poll."""
 TIMES = (1, 3)
 TIMEOUT = 0.4
-"""The connection's ``timeout`` of a task that meets a fault, so that ``too slow`` and ``drip`` are too slow soon."""
+"""The connection's ``timeout`` of a task that meets a fault, short so that ``too slow`` and ``drip`` soon time out."""
 NAMED = {
     "AirflowFailException",
     "OsaiJobCancelled",
@@ -78,7 +78,7 @@ NAMED = {
     "OsaiJobTimeout",
     "OsaiUnreachable",
 }
-"""What a task may end with, besides success. The first is what no retry can mend, with an OsaiError as its cause."""
+"""Errors that a task may end with. The first one is for non-retryable errors, with an OsaiError as its cause."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +92,20 @@ class Case:
 
 
 def cases(faults: list[str]) -> list[Case]:
-    """All cells of the rows of some faults, or of all."""
+    """Return all cells of the given faults, or of all."""
     places = [(mode, call) for mode, calls in MODES.items() for call in calls]
     return [Case(fault, *place, times) for fault, place, times in itertools.product(faults or FAULTS, places, TIMES)]
 
 
 class SensorInstance(TaskInstance):
-    """A task instance as Airflow gives it to a sensor."""
+    """A task instance like the one that Airflow passes to a sensor."""
 
     def get_first_reschedule_date(self, context: Any) -> datetime:
         return self.start_date
 
 
 def run_sensor(mode: str, folder: Path, job_id: str) -> dict:
-    """Run the sensor as a worker would, again after each reschedule, and its trigger as a triggerer would."""
+    """Run the sensor like a worker, again after each reschedule, and its trigger like a triggerer."""
 
     def sensor() -> OsaiJobSensor:
         how: dict[str, Any] = {"deferrable": True} if mode == "deferrable" else {"mode": mode, "deferrable": False}
@@ -132,13 +132,13 @@ def submit(folder: Path, dataset: str) -> dict:
 
 
 def connect(osai: Osai, timeout: float) -> None:
-    """Make the sandbox Airflow's connection ``osai_default``."""
+    """Set Airflow's connection ``osai_default`` to the sandbox."""
     connection = {"conn_type": "osai", "password": TOKEN, "extra": {"base_url": osai.base_url, "timeout": timeout}}
     os.environ["AIRFLOW_CONN_OSAI_DEFAULT"] = json.dumps(connection)
 
 
 def prepared(osai: Osai, mode: str, folder: Path) -> Callable[[int], dict]:
-    """Return what runs a try of the task in a process of its own; for a sensor there is a job then."""
+    """Return a function that runs a try of the task in a separate process; for a sensor, submit a job first."""
     dataset = osai.new_dataset()
     if not mode.startswith("sensor"):
         task = crash.Case("", mode == "deferrable", remembers="forgetful" not in mode, lists=True, cleared=False)
@@ -150,7 +150,7 @@ def prepared(osai: Osai, mode: str, folder: Path) -> Callable[[int], dict]:
 
 
 def check(osai: Osai, case: Case, folder: Path) -> Counter[str]:
-    """Run a task into the fault, then its retry without, and count what must not be."""
+    """Run a task with the fault and its retry without it, and count violations."""
     osai.post("reset")
     osai.post("scripts", {"kind": "training", "timing": "reads", "reads": 2})
     run = prepared(osai, case.mode, folder)
@@ -176,7 +176,7 @@ def check(osai: Osai, case: Case, folder: Path) -> Counter[str]:
 
 
 def work(share: list[Case], home: str) -> list[tuple[Case, Counter[str]]]:
-    """Go through a share of the cells with a sandbox of its own."""
+    """Run a share of the cells with a separate sandbox."""
     results = []
     with sandbox() as osai:
         for number, case in enumerate(share):
@@ -190,7 +190,7 @@ def work(share: list[Case], home: str) -> list[tuple[Case, Counter[str]]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the matrix, or the rows of some faults; return 0 only if nothing was doubled, lost, left running or wrong."""
+    """Run the matrix, or the rows of some faults; return 0 if no job was duplicated, lost, left running or wrong."""
     parser = argparse.ArgumentParser(prog="faults")
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=f"one of: {'; '.join(FAULTS)}")
     parser.add_argument("--workers", type=int, default=4, help="cells at once; they mostly sleep")
@@ -198,7 +198,7 @@ def main(arguments: list[str]) -> int:
     if unknown := set(given.faults) - FAULTS.keys():
         parser.error(f"there is no fault {', '.join(sorted(unknown))}")
     cells = cases(given.faults)
-    random.Random(0).shuffle(cells)  # so that the slow ones are spread
+    random.Random(0).shuffle(cells)  # distributes the slow ones
     shares = [cells[number :: given.workers] for number in range(given.workers)]
     started = time.monotonic()
     with (

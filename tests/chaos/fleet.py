@@ -1,7 +1,7 @@
-"""What users grow to: CeleryExecutor with two schedulers, two triggerers and two workers, some of which are killed.
+"""A larger deployment: CeleryExecutor with two schedulers, two triggerers and two workers, some of which are killed.
 
-``python -m tests.chaos.fleet`` flies the example's retraining twice, deferrable and blocking, on real images and a real
-training, and prints, last, a line of JSON that counts what must not be. A case is one task instance. The broker is the
+``python -m tests.chaos.fleet`` runs the example's retraining twice, deferrable and blocking, with real images and a
+real training, and prints, last, a line of JSON that counts violations. A case is one task instance. The broker is the
 metadata database, through kombu.
 """
 
@@ -16,20 +16,20 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from airflow_provider_osai.demo.digits import write_digits
-from airflow_provider_osai.demo.family import Family
+from airflow_provider_osai.demo.process_group import ProcessGroup
+from tests.chaos.harness import LIVE, report
 from tests.chaos.whole import Run, Stage, play, process_of, theatre, until
-from tests.chaos.world import LIVE, report
 
 EXAMPLE = Path(__file__).parents[2] / "example_dags" / "example_osai_retraining.py"
 DAG = "example_osai_retraining"
 EPOCHS = 600
-"""Enough that there is time for a kill amid the training."""
+"""Long enough to kill a process during the training."""
 KINDS = ("training", "conversion", "prediction")
 GOOD = 0.9
 
 
 def settings(database: str) -> dict[str, str]:
-    """Airflow's settings for Celery."""
+    """Return Airflow's settings for Celery."""
     return {
         "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
         "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "3",
@@ -40,8 +40,9 @@ def settings(database: str) -> dict[str, str]:
 
 
 def write_dags(folder: Path) -> None:
-    """Write the example, once as it is and once without deferring, both with more epochs."""
-    text = EXAMPLE.read_text().replace('{"epochs": 20}', f'{{"epochs": {EPOCHS}}}')
+    """Write the example, once unchanged and once without deferring, both with more epochs."""
+    text = EXAMPLE.read_text().replace('"retries": 2, ', "")  # the fleet sets its own retries
+    text = text.replace('{"epochs": 20}', f'{{"epochs": {EPOCHS}}}')
     blocking = text.replace('"deferrable": True', '"deferrable": False').replace(f'"{DAG}"', f'"{DAG}_blocking"')
     assert text != EXAMPLE.read_text()
     assert "_blocking" in blocking
@@ -50,11 +51,11 @@ def write_dags(folder: Path) -> None:
 
 
 class Fleet:
-    """The parts that come twice.
+    """The duplicated components.
 
-    :param stage: where they play.
-    :param images: the folder that the retraining starts from.
-    :param stack: ends them.
+    :param stage: where the scenario runs.
+    :param images: the folder of images for the retraining.
+    :param stack: stops the components.
     """
 
     def __init__(self, stage: Stage, images: Path, stack: ExitStack) -> None:
@@ -70,21 +71,21 @@ class Fleet:
         self.stage.runs.append(Run(self.stage, dag_id, airflow.trigger(dag_id, {"images": str(self._images)})))
         return self.stage.runs[-1]
 
-    def _worker(self, number: int) -> Family:
+    def _worker(self, number: int) -> ProcessGroup:
         own = (f"--celery-hostname=worker{number}@here", f"--pid={self.stage.airflow.home / f'worker-{number}.pid'}")
         return self._part(f"worker-{number}", "celery", "worker", "--skip-serve-logs", "--concurrency=2", *own)
 
-    def _part(self, name: str, *command: str) -> Family:
+    def _part(self, name: str, *command: str) -> ProcessGroup:
         return self._stack.enter_context(self.stage.airflow.part(name, *command))
 
 
 def training_begins(run: Run) -> None:
-    """Wait until OSAI trains."""
+    """Wait until OSAI is training."""
     until(lambda: any(job["state"] == "running" and job["kind"] == "training" for job in run.stage.jobs()), "training")
 
 
 def killed_triggerer_and_scheduler(fleet: Fleet) -> list[Counter[str]]:
-    """While the training runs, a triggerer and a scheduler are killed, and the others go on."""
+    """Kill a triggerer and a scheduler during the training; the others continue."""
     run = fleet.begin(DAG)
     training_begins(run)
     run.until("deferred", "train_model")
@@ -94,7 +95,7 @@ def killed_triggerer_and_scheduler(fleet: Fleet) -> list[Counter[str]]:
 
 
 def killed_worker(fleet: Fleet) -> list[Counter[str]]:
-    """While a worker waits for the training, it is killed; the retry on the other one adopts the job."""
+    """Kill a worker while it waits for the training; the retry on the other worker reconnects to the job."""
     run = fleet.begin(f"{DAG}_blocking")
     training_begins(run)
     runner = process_of(run.stage, run.tasks()["train_model"]["id"]).pid
@@ -104,7 +105,7 @@ def killed_worker(fleet: Fleet) -> list[Counter[str]]:
 
 
 def verdict(run: Run) -> list[Counter[str]]:
-    """Count what must not be: one job of each kind that succeeded, and a chain of true results."""
+    """Count violations: there must be one successful job of each kind, and consistent results."""
     state = run.end()
     run.stage.all_ended()
     jobs = run.stage.jobs()
@@ -130,7 +131,7 @@ def verdict(run: Run) -> list[Counter[str]]:
 
 
 def main() -> int:
-    """Play both; return 0 only if nothing was doubled, lost, left running or wrong."""
+    """Run both; return 0 if no job was duplicated, lost, left running or wrong."""
     found: list[Counter[str]] = []
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="osai-fleet-") as name, ExitStack() as stack:

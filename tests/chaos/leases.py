@@ -1,9 +1,9 @@
-"""The lease matrix: a device is rented and released, and killed or failed at every step of both.
+"""The lease matrix: a device is rented and released, and the tasks are killed or fail at every step of both.
 
-``python -m tests.chaos.leases [kills] [faults] [forget]`` prints what went wrong and, last, a line of JSON that counts
-what must not be: a second lease that runs, a device that is said to be there and is not, a lease that runs after its
-release, or after a rent that was killed politely and so had to release by itself. With ``forget`` nothing is released,
-which must be noticed.
+``python -m tests.chaos.leases [kills] [faults] [forget]`` prints violations and, last, a line of JSON that counts them:
+a second running lease, a device that is returned although it is not rented, a lease that runs after its release, or
+after a rent task that was killed with SIGTERM and so had to release it. ``forget`` releases nothing, which must cause
+violations.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from typing import Any
 from tests.chaos import faults
 from tests.chaos.crash import Hook, Store, in_child, to_the_end
 
-from tests.chaos.world import LIVE, Files, Osai, TaskInstance, report, sandbox  # isort: skip - makes Airflow a home
+from tests.chaos.harness import LIVE, Files, Osai, TaskInstance, report, sandbox  # isort: skip - makes Airflow a home
 
 
 from airflow_provider_osai.operators.device import OsaiReleaseDeviceOperator, OsaiRentDeviceOperator
 
 READS = 2
-"""Reads of a lease until it runs."""
+"""Number of reads of a lease until it runs."""
 TIMES = 2
-"""How often in a row a fault hits."""
+"""How many times in a row a fault occurs."""
 CALL = "device_rental"
 RENT = (
     "after xcom.reference",
@@ -54,7 +54,7 @@ RENT = (
 )
 RELEASE = tuple(f"{when} {CALL}.{call}" for call in ("list", "get", "cancel") for when in ("before", "after"))
 WITHOUT_A_WORKER = ("after defer", "before complete", "after complete")
-"""Where no process of the task is there to be asked to end, or none that still does anything."""
+"""Points at which no process of the task is left to handle SIGTERM."""
 KILLS = (signal.SIGKILL, signal.SIGTERM)
 RENT_CALLS = (*((call, False) for call in ("auth.sign_in", f"{CALL}.submit", f"{CALL}.list")),
               *((f"{CALL}.get", deferrable) for deferrable in (True, False)))  # fmt: skip
@@ -63,10 +63,10 @@ RELEASE_CALLS = (f"{CALL}.list", f"{CALL}.get", f"{CALL}.cancel")
 
 @dataclass(frozen=True)
 class Case:
-    """One cell: what befalls which of the two tasks, and where.
+    """One cell: the disturbance, the task that it affects, and the point.
 
-    :param where: a point for a kill, an endpoint for a fault.
-    :param retried: whether the rent has a retry left; if not, its release comes at once.
+    :param where: a crash point for a kill, an endpoint for a fault.
+    :param retried: whether the rent task has a retry left; if not, its release runs at once.
     """
 
     what: str
@@ -78,7 +78,7 @@ class Case:
 
     @property
     def applies(self) -> bool:
-        """Whether the point is met."""
+        """Whether the point is reached."""
         if self.task == "rent" and not self.remembers and ("intent" in self.where or "kept" in self.where):
             return False
         if self.what == "SIGTERM" and (self.task == "release" or self.where in WITHOUT_A_WORKER):
@@ -87,7 +87,7 @@ class Case:
 
 
 def kills() -> list[Case]:
-    """All kills; in the release, how the device was rented makes no difference."""
+    """Return all kills. For the release, it makes no difference how the device was rented."""
     flags = (True, False)
     rents = (
         Case(kill.name, "rent", point, *flag)
@@ -99,18 +99,18 @@ def kills() -> list[Case]:
 
 
 def faulty() -> list[Case]:
-    """All faults, at all calls of both."""
+    """Return all faults, in all calls of both tasks."""
     rents = [
         Case(fault, "rent", call, deferrable, remembers=not call.endswith("list"), retried=retried)
         for fault, (call, deferrable), retried in itertools.product(faults.FAULTS, RENT_CALLS, (True, False))
-        if retried or call.endswith("submit")  # where it may leave a lease whose id nobody knows
+        if retried or call.endswith("submit")  # may leave a lease whose id is unknown
     ]
     releases = itertools.product(faults.FAULTS, RELEASE_CALLS)
     return rents + [Case(fault, "release", call, False, True, True) for fault, call in releases]
 
 
 def ticking(folder: Path, die_at: str | None, kill: str, on_term: Callable[[], None]) -> Callable[[str], None]:
-    """Return what is called at each point: it is killed at one of them, once."""
+    """Return the function called at each crash point, which kills the process at one of them, once."""
 
     def tick(point: str) -> None:
         if point != die_at or (folder / "met").exists():
@@ -123,7 +123,7 @@ def ticking(folder: Path, die_at: str | None, kill: str, on_term: Callable[[], N
 
 
 def run_rent(case: Case, folder: Path, number: int, die_at: str | None) -> dict:
-    """Run the rent as a worker would, and its trigger as a triggerer would."""
+    """Run the rent task like a worker and its trigger like a triggerer."""
     running: list[OsaiRentDeviceOperator] = []
 
     def on_term() -> None:
@@ -144,7 +144,7 @@ def run_rent(case: Case, folder: Path, number: int, die_at: str | None) -> dict:
 
 
 def run_release(folder: Path, die_at: str | None) -> dict:
-    """Run the release, with what XComs the rent left."""
+    """Run the release with the XComs of the rent task."""
     left = Files(folder / "xcoms")
     operator = OsaiReleaseDeviceOperator(task_id="end", job_id=left.get("job_id"), reference=left.get("reference"))
     operator.hook = Hook(ticking(folder, die_at, "SIGKILL", lambda: None))
@@ -152,19 +152,19 @@ def run_release(folder: Path, die_at: str | None) -> dict:
 
 
 def live(osai: Osai) -> list[str]:
-    """The ids of the leases that are not over."""
+    """Return the ids of the leases that have not ended."""
     return [job["id"] for job in osai.jobs() if job["state"] in LIVE]
 
 
 def check(osai: Osai, case: Case, folder: Path, *, forget: bool) -> Counter[str]:
-    """Rent and release with what befalls one of them, and count what must not be."""
+    """Rent and release with one disturbance, and count violations."""
     osai.post("reset")
     osai.post("scripts", {"kind": "device_rental", "timing": "work", "reads": READS})
     is_kill = case.what in signal.Signals.__members__
     found: Counter[str] = Counter()
 
     def tried(task: str, work: Callable[[int, str | None], dict], tries: int) -> dict:
-        """Run a task until it ends well, or has no try left."""
+        """Run a task until it succeeds or has no try left."""
         outcome: dict = {}
         for number in range(1, tries + 1):
             hit = number == 1 and case.task == task
@@ -198,7 +198,7 @@ def check(osai: Osai, case: Case, folder: Path, *, forget: bool) -> Counter[str]
 
 
 def work(share: list[Case], home: str, forget: bool) -> list[tuple[Case, Counter[str]]]:
-    """Go through a share of the cells with a sandbox of its own."""
+    """Run a share of the cells with a separate sandbox."""
     results = []
     with sandbox() as osai:
         for number, case in enumerate(share):
@@ -212,13 +212,13 @@ def work(share: list[Case], home: str, forget: bool) -> list[tuple[Case, Counter
 
 
 def main(arguments: list[str]) -> int:
-    """Run the matrix, or a half of it; return 0 only if nothing was doubled, lost, left running or wrong."""
+    """Run the matrix, or half of it; return 0 if no lease was duplicated, lost, left running or wrong."""
     # Cells mostly sleep.
     started, workers = time.monotonic(), 8
     halves = [name for name in ("kills", "faults") if name in arguments] or ["kills", "faults"]
     cells = [case for name in halves for case in {"kills": kills, "faults": faulty}[name]()]
     few = [int(argument) for argument in arguments if argument.isdigit()]
-    random.Random(0).shuffle(cells)  # so that the slow ones are spread
+    random.Random(0).shuffle(cells)  # distributes the slow ones
     cells = cells[: few[0]] if few else cells
     shares = [cells[number::workers] for number in range(workers)]
     with (

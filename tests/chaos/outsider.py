@@ -1,9 +1,9 @@
-"""The outsider matrix: what happens to Airflow and to the network, where nobody touches the tasks themselves.
+"""The outsider matrix: disturbances of Airflow and the network, not of the tasks themselves.
 
 ``python -m tests.chaos.outsider [SCENARIO ...]`` prints a row for each scenario and, last, a line of JSON that counts
-what must not be. A case is one task instance. Real: a whole Airflow on PostgreSQL, two triggerers, a scheduler of its
-own, signals, and proxies before OSAI and before the tasks' API. Simulated: OSAI (the sandbox), and the grace after a
-deadline (5 s for 300).
+violations. A case is one task instance. Real: a complete Airflow on PostgreSQL, two triggerers, a separate scheduler,
+signals, and proxies in front of OSAI and of the execution API. Simulated: OSAI (the sandbox), and the grace time after
+a deadline (5 s instead of 300).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +32,22 @@ import httpx
 import psutil
 import psycopg2
 
-from airflow_provider_osai.demo.airflow import WholeAirflow
-from airflow_provider_osai.demo.family import Family
+from airflow_provider_osai.demo.airflow_instance import WholeAirflow
+from airflow_provider_osai.demo.process_group import ProcessGroup
+from tests.chaos.harness import LIVE, TOKEN, Server
 from tests.chaos.postgres import postgres
 from tests.chaos.proxy import Proxy
 from tests.chaos.whole import AIRFLOW, IMPATIENT, TRIGGERER, Run, Stage, process_of, triggerer_of, until
-from tests.chaos.world import LIVE, TOKEN, Server
 
 DAGS = Path(__file__).parent / "dags_outsider"
 COUNTS = ("doubled", "lost", "left_running", "cancelled_wrongly", "wrong_result")
 TASKS = 3
 LONG = 600.0
-"""Seconds that a job takes which is not meant to end by itself."""
+"""Seconds of a job that is not supposed to end by itself."""
 PATIENCE = 180.0
-"""Seconds within which a job must have been cancelled that nobody wants any more."""
+"""Maximum seconds until an orphaned job must have been cancelled."""
 AWAY = 45.0
-"""Seconds for which the tasks' API is away."""
+"""Seconds during which the execution API is unavailable."""
 SETTINGS = {
     **IMPATIENT,
     "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "10",
@@ -55,14 +56,14 @@ SETTINGS = {
     "AIRFLOW__API__EXPOSE_CONFIG": "False",
 }
 BUSY = {"quick-deferrals", "quick-webhooks"}
-"""Scenarios whose load alone makes heartbeats late."""
+"""Scenarios whose load alone delays heartbeats."""
 PATIENT = {"AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "300"}
-"""Airflow's own default, for these."""
+"""Airflow's default, for these scenarios."""
 IDLE = 25_000
-"""Milliseconds after which the database ends a transaction in which nothing happens."""
+"""Milliseconds after which the database ends an idle transaction."""
 WEBHOOK_SECRET = "chaos-webhook-secret"
 LIVES_ON = '"$@"; exec sleep 86400'
-"""A shell that outlives its command, so that what the command leaves behind lives on as well."""
+"""A shell that outlives its command, so that the children of the command survive as well."""
 
 DAG_FILE = """
 from datetime import timedelta
@@ -86,14 +87,14 @@ with DAG("{dag_id}", schedule=None, params={{"dataset": "none"}}):
 
 
 class Site:
-    """One Airflow, the networks around it, and its parts that can be killed one by one.
+    """One Airflow, the networks around it, and its components, which can be killed separately.
 
     :param airflow: without a scheduler and triggerers.
     :param server: the sandbox.
-    :param osai: the proxy before the sandbox.
-    :param api: the proxy before the tasks' API.
-    :param folder: what all of them keep is below it.
-    :param durable: whether tasks remember their jobs.
+    :param osai: the proxy in front of the sandbox.
+    :param api: the proxy in front of the execution API.
+    :param folder: the parent of all data folders.
+    :param durable: whether tasks are durable.
     """
 
     def __init__(
@@ -101,21 +102,21 @@ class Site:
     ) -> None:
         self.airflow, self.server, self.osai, self.api = airflow, server, osai, api
         self.folder, self.durable = folder, durable
-        self.scheduler: Family | None = None
-        self.triggerers: list[Family] = []
+        self.scheduler: ProcessGroup | None = None
+        self.triggerers: list[ProcessGroup] = []
         self.burners: list[subprocess.Popen[bytes]] = []
-        self._former: list[Family] = []
+        self._former: list[ProcessGroup] = []
         self._parts = 0
 
     def start_scheduler(self) -> None:
-        """Start a scheduler whose workers survive its own death."""
+        """Start a scheduler whose workers survive its death."""
         self._parts += 1
         words = ["/bin/sh", "-c", LIVES_ON, "sh", AIRFLOW, "-P", "-m", "airflow", "scheduler", "--skip-serve-logs"]
         name = f"scheduler-{self._parts}"
         self.scheduler = self.airflow._family(words, name, self.airflow._env()).start()
 
     def end_scheduler(self, signum: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to the scheduler's own process; its workers, and what they supervise, live on."""
+        """Send a signal to the scheduler's process only; its workers and their tasks survive."""
         assert self.scheduler is not None
         (scheduler,) = schedulers(self.scheduler)
         scheduler.send_signal(signum)
@@ -123,29 +124,29 @@ class Site:
         self.scheduler = None
 
     def run_triggerers(self, count: int) -> None:
-        """Start or stop triggerers, so that so many run."""
+        """Start or stop triggerers until this many run."""
         while len(self.triggerers) > count:
             self.triggerers.pop().stop()
         while len(self.triggerers) < count:
             self.triggerers.append(self.new_triggerer())
 
-    def new_triggerer(self) -> Family:
+    def new_triggerer(self) -> ProcessGroup:
         """Start a triggerer."""
         self._parts += 1
         return self.airflow.part(f"triggerer-{self._parts}", *TRIGGERER).start()
 
     def burn(self, count: int) -> None:
-        """Keep so many cores busy."""
+        """Keep this many CPU cores busy."""
         self.burners += [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
 
     def cool_down(self) -> None:
-        """Keep no core busy."""
+        """Stop keeping cores busy."""
         while self.burners:
             with self.burners.pop() as burner:
                 burner.kill()
 
     def restore(self) -> None:
-        """Undo what a scenario did to the network and the parts."""
+        """Undo a scenario's changes to the network and the components."""
         self.osai.release()
         self.osai.pass_on()
         self.api.pass_on()
@@ -158,7 +159,7 @@ class Site:
             self.start_scheduler()
 
     def write_dag(self, dag_id: str, **how: Any) -> None:
-        """Write the file of a Dag, or change it, and wait until Airflow has read it."""
+        """Write or change the file of a Dag, and wait until Airflow has parsed it."""
         path = self.airflow.dags / f"{dag_id}.py"
         plain = {"tasks": TASKS, "model": "m", "connection": "osai_default", "deferrable": True}
         values = {"durable": self.durable, "retries": 0, "delay": 1, **plain, **how}
@@ -174,8 +175,8 @@ class Site:
         until(read, f"{dag_id} has {values['retries']} retries")
 
 
-def schedulers(family: Family) -> list[psutil.Process]:
-    """Return the process of a scheduler that was started by a shell, if it runs."""
+def schedulers(family: ProcessGroup) -> list[psutil.Process]:
+    """Return the process of a scheduler that was started by a shell, if it is running."""
     for pid in family.processes:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
@@ -186,17 +187,17 @@ def schedulers(family: Family) -> list[psutil.Process]:
 
 @dataclass
 class Outside(Stage):
-    """What a scenario plays on."""
+    """The environment of a scenario."""
 
     site: Site = field(kw_only=True)
 
     def start(self, dag_id: str, seconds: float, **how: Any) -> Run:
-        """Start a run whose jobs take so many seconds; *how*: more of the jobs' script."""
+        """Start a run whose jobs take *seconds*; *how*: further fields of the jobs' script."""
         self.script(seconds, **how)
         return self.run_of(dag_id, self.server.osai.new_dataset())
 
     def script(self, seconds: float, **how: Any) -> None:
-        """Say how jobs go that are submitted from now on."""
+        """Script the jobs that are submitted from now on."""
         self.server.osai.post("scripts", {"kind": "training", "timing": "seconds", "seconds": seconds, **how})
 
     def run_of(self, dag_id: str, dataset: str, run_id: str | None = None) -> Run:
@@ -205,15 +206,15 @@ class Outside(Stage):
         return self.runs[-1]
 
     def states(self) -> dict[str, str]:
-        """The states of this scenario's jobs, by id."""
+        """Return the states of this scenario's jobs by id."""
         return {job["id"]: job["state"] for job in self.jobs()}
 
     def live(self) -> int:
-        """How many jobs of this scenario live."""
+        """Return the number of this scenario's unfinished jobs."""
         return sum(state in LIVE for state in self.states().values())
 
     def none_lives(self, patience: float = PATIENCE) -> bool:
-        """Wait until no job lives; whether that came true."""
+        """Wait until all jobs have ended; return whether they have."""
         try:
             until(lambda: not self.live(), "no job lives", patience)
         except AssertionError:
@@ -221,21 +222,21 @@ class Outside(Stage):
         return True
 
     def second_line(self) -> None:
-        """Run what cancels the jobs that no task wants, if this version of the package has it."""
-        time.sleep(3)  # more than its grace
+        """Cancel orphaned jobs, if this version of the package supports it."""
+        time.sleep(3)  # longer than its grace time
         if self.airflow.tasks("orphans"):
             run_id = self.airflow.trigger("orphans")
             state = self.airflow.wait("orphans", run_id, timeout=120)
             assert state == "success", self.airflow.failures("orphans", run_id)[-3000:]
 
     def log_of(self, run: Run, task_id: str) -> str:
-        """Return all that was logged for a task, by workers and triggerers, from the disk."""
+        """Return all logs of a task, by workers and triggerers, from disk."""
         folder = self.airflow.logs / f"dag_id={run.dag_id}" / f"run_id={run.run_id}" / f"task_id={task_id}"
         return "\n".join(path.read_text(errors="replace") for path in sorted(folder.rglob("*")) if path.is_file())
 
 
 def deferred(run: Run) -> None:
-    """Wait until each task of a run is deferred, its job runs, and a triggerer looks after it."""
+    """Wait until each task of a run is deferred, its job is running, and its trigger is in a triggerer."""
     run.until("deferred")
     run.stage.running(len(run.tasks()))
     until(lambda: all(map(triggerer_of, run.tasks().values())), "a triggerer has all triggers")
@@ -243,7 +244,7 @@ def deferred(run: Run) -> None:
 
 
 def submitted(run: Run) -> dict[str, str]:
-    """Wait until each task of a run has told its job, which runs; return them by task."""
+    """Wait until each task of a run has returned its running job; return the jobs by task."""
     run.until("running")
     run.stage.running(len(run.tasks()))
     until(lambda: all(run.job_of(task_id) for task_id in run.tasks()), "the tasks have told their jobs")
@@ -251,7 +252,7 @@ def submitted(run: Run) -> dict[str, str]:
 
 
 def tries(run: Run, number: int, patience: float = 120.0) -> None:
-    """Wait until each task of a run is at a try."""
+    """Wait until each task of a run has reached a try."""
     until(
         lambda: all(t["try_number"] >= number and t["state"] == "running" for t in run.tasks().values()),
         f"try {number} runs",
@@ -262,10 +263,10 @@ def tries(run: Run, number: int, patience: float = 120.0) -> None:
 def judged(
     stage: Outside, *runs: Run, cancelled: int | None = 0, old: frozenset[str] = frozenset()
 ) -> list[Counter[str]]:
-    """Count, for each task of runs that are to succeed, what must not be.
+    """Count the violations for each task of runs that should succeed.
 
-    :param cancelled: how many jobs may have been cancelled; ``None``: any number.
-    :param old: jobs that must not be handed on as results.
+    :param cancelled: maximum number of cancelled jobs; ``None``: any number.
+    :param old: jobs that must not be returned as results.
     """
     for run in runs:
         run.end()
@@ -291,7 +292,7 @@ def judged(
 
 
 def ended_all(stage: Outside, count: int, **wrong: int) -> list[Counter[str]]:
-    """Count the jobs of a scenario in which all must be cancelled, and none must be submitted anew."""
+    """Count the violations of a scenario in which all jobs must be cancelled, and none submitted again."""
     states = Counter(stage.states().values())
     found = [Counter() for _ in range(count)]
     found[0] += Counter(
@@ -304,7 +305,7 @@ def ended_all(stage: Outside, count: int, **wrong: int) -> list[Counter[str]]:
 
 
 def superseded_scheduler(stage: Outside) -> list[Counter[str]]:
-    """The scheduler is killed and a new one starts the tasks again; then the first tries learn that they are over."""
+    """Kill the scheduler; a new one starts the tasks again, and the first tries learn that they are superseded."""
     run = stage.start("blocking", 75)
     submitted(run)
     stage.site.end_scheduler()
@@ -316,13 +317,13 @@ def superseded_scheduler(stage: Outside) -> list[Counter[str]]:
 
 
 def was_told(stage: Outside, run: Run) -> None:
-    """Check that first tries were ended because they had been superseded, without which a scenario proves nothing."""
+    """Check that first tries were ended because they were superseded; otherwise the scenario proves nothing."""
     logs = [stage.log_of(run, task_id) for task_id in run.tasks()]
     assert all("shouldn't be running anymore" in log for log in logs), "no try was told that it was superseded"
 
 
 def frozen_worker(stage: Outside) -> list[Counter[str]]:
-    """The tasks and their supervisors freeze, Airflow starts the tasks again, and the first tries come back."""
+    """Freeze the tasks and their supervisors; Airflow starts the tasks again, then the first tries continue."""
     run = stage.start("blocking", 75)
     submitted(run)
     frozen = [process_of(stage, task["id"]) for task in run.tasks().values()]
@@ -331,7 +332,7 @@ def frozen_worker(stage: Outside) -> list[Counter[str]]:
         process.suspend()
     try:
         tries(run, 2)
-        time.sleep(3)  # the second tries have their jobs by now
+        time.sleep(3)  # by now the second tries have their jobs
     finally:
         for process in frozen:
             process.resume()
@@ -341,7 +342,7 @@ def frozen_worker(stage: Outside) -> list[Counter[str]]:
 
 
 def api_away(stage: Outside, leave: Callable[[], None]) -> list[Counter[str]]:
-    """The API that tasks talk to is away for a while."""
+    """The execution API is unavailable for a while."""
     run = stage.start("blocking", AWAY + 30)
     submitted(run)
     leave()
@@ -356,12 +357,12 @@ def api_refused(stage: Outside) -> list[Counter[str]]:
 
 
 def api_silent(stage: Outside) -> list[Counter[str]]:
-    """It accepts connections and answers nothing."""
+    """It accepts connections and never responds."""
     return api_away(stage, stage.site.api.blackhole)
 
 
 def held_submission(stage: Outside) -> list[Counter[str]]:
-    """The first submission of each task is held up for longer than its client waits, and then delivered."""
+    """The first submission of each task is held for longer than its client waits, and then delivered."""
     seen: set[bytes] = set()
 
     def first(request: bytes) -> bool:
@@ -378,7 +379,7 @@ def held_submission(stage: Outside) -> list[Counter[str]]:
 
 
 def namesake_run(stage: Outside) -> list[Counter[str]]:
-    """A run is deleted and created again under its id."""
+    """A run is deleted and created again with the same id."""
     stage.script(3)
     dataset = stage.server.osai.new_dataset()
     run = stage.run_of("deferred", dataset, "twin")
@@ -418,7 +419,7 @@ def two_deployments(stage: Outside) -> list[Counter[str]]:
 
 
 def clear_after_lower_retries(stage: Outside) -> list[Counter[str]]:
-    """Tasks succeed, the Dag's file is changed to fewer retries, and the tasks are cleared."""
+    """Tasks succeed, the retries in the Dag file are reduced, and the tasks are cleared."""
     stage.site.write_dag("lowered", retries=2)
     run = stage.start("lowered", 3)
     assert run.end() == "success"
@@ -430,7 +431,7 @@ def clear_after_lower_retries(stage: Outside) -> list[Counter[str]]:
 
 
 def first_kill(stage: Outside) -> list[Counter[str]]:
-    """The first task of a triggerer's life is marked failed, while the machine is busy; three times."""
+    """A triggerer's first task is marked failed while the machine is busy; three times."""
     stage.site.run_triggerers(0)
     stage.site.burn(2)
     found = []
@@ -459,16 +460,16 @@ def delete_dag(stage: Outside) -> list[Counter[str]]:
 
 
 def no_triggerer_kill(stage: Outside) -> list[Counter[str]]:
-    """Deferred tasks are marked failed while no triggerer runs; the second line cancels their jobs."""
+    """Deferred tasks are marked failed while no triggerer is running; the orphans command cancels their jobs."""
     run = stage.start("deferred", LONG)
     deferred(run)
     stage.site.run_triggerers(0)
     for task_id in run.tasks():
         stage.airflow.set_task_state(run.dag_id, run.run_id, task_id, "failed")
-    wanted = stage.start("deferred", 45)  # whose jobs must not be touched
+    wanted = stage.start("deferred", 45)  # its jobs must not be cancelled
     wanted.until("deferred")
     stage.second_line()
-    left = max(0, stage.live() - TASKS)  # before a triggerer can find what Airflow has not deleted yet
+    left = max(0, stage.live() - TASKS)  # before a triggerer can find triggers that Airflow has not yet deleted
     stage.site.run_triggerers(2)
     wanted.end()
     stage.none_lives(10)
@@ -484,7 +485,7 @@ def no_triggerer_kill(stage: Outside) -> list[Counter[str]]:
 
 
 def killed_while_unreachable(stage: Outside) -> list[Counter[str]]:
-    """Deferred tasks are marked failed while OSAI cannot be reached, which lasts for a minute."""
+    """Deferred tasks are marked failed while OSAI is unreachable for a minute."""
     run = stage.start("deferred", LONG)
     deferred(run)
     stage.site.osai.blackhole()
@@ -499,7 +500,7 @@ def killed_while_unreachable(stage: Outside) -> list[Counter[str]]:
 
 
 def paused_at_deadline(stage: Outside) -> list[Counter[str]]:
-    """A Dag is paused when the deadline of its deferred tasks passes, so that no worker runs for them."""
+    """A Dag is paused when its deferred tasks time out, so that no worker runs for them."""
     run = stage.start("late", LONG)
     run.until("deferred")
     stage.running(TASKS)
@@ -516,8 +517,8 @@ def paused_at_deadline(stage: Outside) -> list[Counter[str]]:
 
 
 def retry_after_timeout(stage: Outside) -> list[Counter[str]]:
-    """A job takes its time to stop after the deadline of a try, and the next try starts meanwhile."""
-    # It looks as if it ran for so many looks, whatever it does.
+    """A job stops slowly after the timeout of a try, and the next try starts meanwhile."""
+    # It looks running for this many reads, whatever its real state.
     run = stage.start("again", LONG, word="Running", word_reads=90)
     stage.running(TASKS)
     stage.script(5)
@@ -525,9 +526,9 @@ def retry_after_timeout(stage: Outside) -> list[Counter[str]]:
 
 
 def region_between_tries(stage: Outside) -> list[Counter[str]]:
-    """Tasks lose their workers, and the next tries find another connection, to another OSAI, in the Dag."""
+    """Tasks lose their workers, and the next tries have another connection, to another OSAI, in the Dag file."""
     dataset = stage.server.osai.new_dataset()
-    shutil.copytree(stage.site.folder / "osai", stage.site.folder / "elsewhere")  # which has the same dataset
+    shutil.copytree(stage.site.folder / "osai", stage.site.folder / "elsewhere")  # with the same dataset
     elsewhere = Server(stage.site.folder / "elsewhere")
     try:
         before = {job["id"] for job in elsewhere.osai.jobs()}
@@ -555,10 +556,10 @@ def region_between_tries(stage: Outside) -> list[Counter[str]]:
 
 
 def resume(stage: Outside, trouble: Callable[[], None], end: Callable[[], None]) -> list[Counter[str]]:
-    """Trouble with OSAI begins after the jobs have ended and before their tasks resume, and lasts for half a minute."""
+    """OSAI becomes unavailable for half a minute after the jobs have ended and before their tasks resume."""
     run = stage.start("deferred", 20)
     deferred(run)
-    stage.airflow.pause("deferred")  # so that there is a moment between the two
+    stage.airflow.pause("deferred")  # so that there is time between the two
     run.until("scheduled")
     trouble()
     stage.airflow.unpause("deferred")
@@ -568,7 +569,7 @@ def resume(stage: Outside, trouble: Callable[[], None], end: Callable[[], None])
 
 
 def resume_while_token_refused(stage: Outside) -> list[Counter[str]]:
-    """OSAI refuses the access token."""
+    """OSAI rejects the access token."""
     osai = stage.server.osai
 
     def refuse() -> None:
@@ -620,7 +621,7 @@ def quick_deferrals(stage: Outside) -> list[Counter[str]]:
 
 
 def quick_webhooks(stage: Outside) -> list[Counter[str]]:
-    """OSAI tells of the ends."""
+    """OSAI sends webhooks."""
     return quick(stage, "woken", 40)
 
 
@@ -651,7 +652,7 @@ SCENARIOS: dict[str, Callable[[Outside], list[Counter[str]]]] = {
 
 
 def environment(*, durable: bool) -> dict[str, str]:
-    """Return the settings of every Airflow here."""
+    """Return the settings of every Airflow of this matrix."""
     return SETTINGS | ({} if durable else {"OSAI_CHAOS_FORGET": "yes"})
 
 
@@ -659,11 +660,11 @@ def environment(*, durable: bool) -> dict[str, str]:
 def site(
     dags: Path, *, durable: bool = True, in_database: bool = False, more: Mapping[str, str] | None = None
 ) -> Iterator[Site]:
-    """An Airflow with one scheduler on a PostgreSQL, an OSAI that remembers, and proxies; all end with the block.
+    """Run an Airflow with one scheduler on PostgreSQL, a persistent sandbox, and proxies, until the end of the block.
 
     :param dags: the Dag folder.
     :param in_database: whether the connection ``osai_default`` is in the database, where it can be changed.
-    :param more: settings that win over those of all sites.
+    :param more: settings that override those of all sites.
     """
     with tempfile.TemporaryDirectory(prefix="osai-outside-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -693,9 +694,9 @@ def site(
 
 
 def end_idle_transactions(database: str) -> None:
-    """Let the database end transactions in which nothing happens for longer than anything here is frozen.
+    """Let the database end transactions that are idle for longer than any freeze in the scenarios.
 
-    What a killed scheduler forked keeps its connections open, with the locks of what it was doing.
+    Children of a killed scheduler keep its database connections open, with the locks of its transactions.
     """
     with contextlib.closing(psycopg2.connect(database.replace("+psycopg2", ""))) as connection:
         connection.autocommit = True
@@ -706,7 +707,7 @@ def end_idle_transactions(database: str) -> None:
 
 
 def tell(found: list[Counter[str]], started: float) -> int:
-    """Print the line of JSON; return 0 only if all its counts are 0."""
+    """Print the line of JSON; return 0 if all counts are 0, else 1."""
     total = sum(found, Counter())
     counts = {name: total[name] for name in COUNTS}
     line = {"cases": len(found), **counts, "seconds": round(time.monotonic() - started, 1)}
@@ -715,12 +716,12 @@ def tell(found: list[Counter[str]], started: float) -> int:
 
 
 def play(name: str, scenario: Callable[[Outside], list[Counter[str]]], stage: Outside) -> list[Counter[str]]:
-    """Play one scenario, print its row, and leave everything as it was."""
+    """Run one scenario, print its row, and restore the environment."""
     began = time.monotonic()
     stage.site.run_triggerers(2)
     try:
         found = scenario(stage)
-    except Exception as error:  # noqa: BLE001 - the others are to be played too
+    except Exception as error:  # continue with the other scenarios
         found = [Counter(wrong_result=1)]
         sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
     bad = +sum(found, Counter())
@@ -741,7 +742,7 @@ def play(name: str, scenario: Callable[[Outside], list[Counter[str]]], stage: Ou
 
 
 def failures(stage: Outside, run: Run) -> str:
-    """Return the ends of the logs of a run's tasks that did not succeed, or of all."""
+    """Return the ends of the logs of a run's unsuccessful tasks, or of all."""
     try:
         tasks = run.tasks()
     except httpx.HTTPError as error:
@@ -752,8 +753,13 @@ def failures(stage: Outside, run: Run) -> str:
     return "\n".join(texts)
 
 
+NEED_STORE = {"retry-after-timeout", "region-between-tries"}
+"""What a retry can only know from Airflow's task state store (3.3 and newer; see docs/reliability.md): that its job was
+cancelled, and through which connection it was submitted."""
+
+
 def brief(log: str, lines: int = 80) -> str:
-    """Return the last lines of a task's log, without what is the same in each."""
+    """Return the last lines of a task's log, without the fields that are the same in each line."""
     texts = []
     for line in log.splitlines():
         try:
@@ -770,13 +776,15 @@ def brief(log: str, lines: int = 80) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Play the scenarios, or some; return 0 only if all counts are 0.
+    """Run the scenarios, or some; return 0 if all counts are 0, else 1.
 
-    With ``forget`` the tasks forget their jobs, which must be noticed.
+    With ``forget``, the tasks are not durable, which must cause violations.
     """
     unknown = set(arguments) - set(SCENARIOS) - {"forget"}
     assert not unknown, f"no scenarios: {unknown}; there are {', '.join(SCENARIOS)}"
-    chosen = [scenario for scenario in arguments if scenario in SCENARIOS] or list(SCENARIOS)
+    has_store = tuple(map(int, version("apache-airflow").split(".")[:2])) >= (3, 3)
+    promised = [scenario for scenario in SCENARIOS if has_store or scenario not in NEED_STORE]
+    chosen = [scenario for scenario in arguments if scenario in SCENARIOS] or promised
     found: list[Counter[str]] = []
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="osai-dags-") as name:

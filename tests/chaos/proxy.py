@@ -1,7 +1,7 @@
-"""A TCP proxy of our own: between Airflow and OSAI, or between tasks and Airflow, it does what networks do.
+"""A TCP proxy that simulates network failures, between Airflow and OSAI or between tasks and Airflow.
 
-It runs in a thread of the process that starts it, listens on loopback and a port that stays its own, and is controlled
-by method calls from any thread.
+It runs in a thread of the process that starts it, listens on loopback at a port that it keeps, and is controlled by
+method calls from any thread.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HEAD = re.compile(rb"[A-Z]+ \S+ HTTP/1\.1\r\n")
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 CHUNK = 2**16
 STALE = 30.0
-"""Seconds that a held request's answer is waited for after its client has gone."""
+"""Seconds to wait for the response to a held request after its client has disconnected."""
 
 
 @dataclass
@@ -36,12 +36,12 @@ class _Hold:
 
 @dataclass(eq=False)
 class _Wire:
-    """One connection of a client, and the one that leads on to the target."""
+    """One client connection, and the one to the target."""
 
     client: asyncio.StreamWriter
     target: asyncio.StreamWriter | None = None
     swallowed: bool = False
-    """Whether something of it was lost in a black hole, so that it must never go on."""
+    """Whether some of its data was dropped in blackhole mode, so that it must not be continued."""
     held: bool = False
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -53,36 +53,36 @@ class _Wire:
 
 
 class Proxy:
-    """Passes connections on to one target, from ``with`` to the end of its block.
+    """Forwards connections to one target, as a context manager.
 
-    Modes: ``pass``; ``delay`` (each request is passed on some seconds late); ``refuse`` (connecting fails, and what was
-    connected is cut); ``blackhole`` (connecting works, nothing is ever answered, and nothing sent meanwhile arrives
-    later). :meth:`hold` is independent of the mode.
+    Modes: ``pass``; ``delay`` (each request is forwarded some seconds late); ``refuse`` (connecting fails, and open
+    connections are cut); ``blackhole`` (connecting works, no response is ever sent, and data sent meanwhile is lost).
+    :meth:`hold` is independent of the mode.
 
-    :param target: address of what lies behind; can be set later.
+    :param target: address of the target; can be set later.
     """
 
     def __init__(self, target: str = "") -> None:
         self.target = target
         self.connections = 0
-        """Connections accepted so far."""
+        """The number of connections accepted so far."""
         self._mode, self._delay = "pass", 0.0
         self._hold: _Hold | None = None
         self._wires: set[_Wire] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
-        # Bound and never listening: it keeps the port ours while connections are refused.
+        # Bound but never listening: it reserves the port while connections are refused.
         self._keeper = _bound(0)
         self.port = int(self._keeper.getsockname()[1])
         self._server: asyncio.Server | None = None
 
     @property
     def url(self) -> str:
-        """The target's address with our port in it."""
+        """The target's address with the proxy's port."""
         return self.through(self.target or "http://127.0.0.1")
 
     def through(self, url: str) -> str:
-        """Return *url* with this proxy in the place of its host and port."""
+        """Return *url* with this proxy's host and port."""
         return urlunsplit(urlsplit(url)._replace(netloc=f"127.0.0.1:{self.port}"))
 
     def __enter__(self) -> Self:
@@ -98,31 +98,31 @@ class Proxy:
         self._keeper.close()
 
     def pass_on(self) -> None:
-        """Pass everything on, as at first."""
+        """Forward everything, as initially."""
         self._do(self._enter("pass"))
 
     def delay(self, seconds: float) -> None:
-        """Pass each request on some seconds after it came."""
+        """Forward each request some seconds after it has arrived."""
         self._delay = seconds
         self._do(self._enter("delay"))
 
     def refuse(self) -> None:
-        """Cut what is connected, and refuse to be connected to."""
+        """Cut open connections, and refuse new ones."""
         self._do(self._enter("refuse"))
 
     def blackhole(self) -> None:
-        """Accept connections and answer nothing, neither now nor later."""
+        """Accept connections and never respond."""
         self._do(self._enter("blackhole"))
 
     def cut(self) -> None:
-        """Cut what is connected now; new connections are treated as before."""
+        """Cut open connections; new ones are handled as before."""
         self._do(self._cut())
 
     def hold(self, matches: Callable[[bytes], bool], seconds: float) -> _Hold:
-        """Hold requests, and deliver them late even if the client has gone.
+        """Hold requests, and deliver them late even if the client has disconnected.
 
-        :param matches: given the head and body of each request; called in the proxy's thread.
-        :return: its ``held`` counts them.
+        :param matches: called with the head and body of each request, in the proxy's thread.
+        :return: the hold; its ``held`` counts the requests.
         """
         self._hold = _Hold(matches, seconds)
         return self._hold
@@ -169,7 +169,7 @@ class Proxy:
         self.connections += 1
         wire = _Wire(writer)
         self._wires.add(wire)
-        # A task of our own: asyncio reports those that it makes of a coroutine, if they are cancelled.
+        # An explicit task: asyncio logs cancelled tasks that it creates from coroutines.
         wire.tasks.append(self._loop.create_task(self._serve(wire, reader)))
 
     async def _serve(self, wire: _Wire, reader: asyncio.StreamReader) -> None:
@@ -179,14 +179,14 @@ class Proxy:
         wire.abort()
 
     async def _carry(self, wire: _Wire, reader: asyncio.StreamReader) -> None:
-        # Only with something to pass on: in a black hole the target must not even see that somebody connects.
+        # Connect only with data to forward: in blackhole mode, the target must not even see a connection.
         first = await self._request(wire, reader)
         if not first:
             return
         back: asyncio.Task[None] | None = None
         while first:
             if wire.held or back is None or wire.target is None:
-                # A held request needs a connection of its own: the server has given up the idle one meanwhile.
+                # A held request needs a new connection: the server has closed the idle one meanwhile.
                 if back is not None and wire.target is not None:
                     back.cancel()
                     wire.target.transport.abort()
@@ -200,11 +200,11 @@ class Proxy:
             await wire.target.drain()
             first = await self._request(wire, reader)
         if back is not None and wire.held:
-            # A server drops a request whose client has hung up, and this one is to be delivered.
+            # A server drops a request whose client has disconnected, and this one is to be delivered.
             await asyncio.wait([back], timeout=STALE)
 
     async def _request(self, wire: _Wire, reader: asyncio.StreamReader) -> bytes:
-        """Return the next bytes that are to be passed on; at a request's begin, all of it."""
+        """Return the next bytes to forward; at the start of a request, all of it."""
         while True:
             data = await reader.read(CHUNK)
             if self._mode == "blackhole" and data:
@@ -253,7 +253,7 @@ async def _whole(data: bytes, reader: asyncio.StreamReader) -> bytes:
 
 
 def _bound(port: int) -> socket.socket:
-    """Return a socket bound to a port of loopback, which others of ours may share."""
+    """Return a socket bound to a loopback port, which other sockets of this process may share."""
     bound = socket.socket()
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     bound.bind(("127.0.0.1", port))

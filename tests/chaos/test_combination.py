@@ -1,4 +1,4 @@
-"""The judge of the combination matrix, and what is drawn for it; the matrix itself is a part of ``make chaos``."""
+"""The judge of the combination matrix, and its random plans; ``make chaos`` runs the matrix itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Some rows of the crash matrix and one of the fault matrix, as a part of all tests; ``make chaos`` runs all."""
+"""A few rows of the crash, fault and lease matrices; ``make chaos`` runs all of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.conftest import ROOT
 
 
 def run(matrix: str, *arguments: str) -> dict:
-    """Run a matrix in a process of its own, which forks and kills, and return its last line."""
+    """Run a matrix in a separate process, since it forks and kills, and return its last line."""
     command = [sys.executable, "-m", f"tests.chaos.{matrix}", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     line = json.loads(done.stdout.splitlines()[-1])
@@ -21,7 +21,7 @@ def run(matrix: str, *arguments: str) -> dict:
 
 
 def test_a_killed_task_leaves_exactly_one_job_and_its_retry_the_right_result():
-    """At the worst moments, blocking and deferrable, with and without a memory or a list, retried and cleared."""
+    """At the critical points, blocking and deferrable, with and without state or list, retried and cleared."""
     counts = run("crash", "after training.submit", "before kept", "after defer")
     assert counts.pop("cases") == 22
     counts.pop("seconds")
@@ -29,7 +29,7 @@ def test_a_killed_task_leaves_exactly_one_job_and_its_retry_the_right_result():
 
 
 def test_the_matrix_notices_operators_that_forget():
-    """It can fail."""
+    """Proves that the matrix can fail."""
     assert (
         run("crash", "forget", "after training.submit")["doubled"]
         + run("crash", "forget", "after kept")["left_running"]
@@ -38,7 +38,7 @@ def test_the_matrix_notices_operators_that_forget():
 
 
 def test_a_task_that_meets_a_fault_ends_by_name_and_its_retry_with_one_job():
-    """The connection breaks after OSAI took the request: the fault that doubles jobs elsewhere; in every mode."""
+    """The connection breaks after OSAI has handled the request, in every mode: the typical cause of duplicate jobs."""
     counts = run("faults", "reset")
     assert counts.pop("cases") == 32
     counts.pop("seconds")
@@ -46,7 +46,7 @@ def test_a_task_that_meets_a_fault_ends_by_name_and_its_retry_with_one_job():
 
 
 def test_the_matrix_notices_a_fault_that_nobody_meets():
-    """A sensor submits nothing, so a row that says so would be green for nothing."""
+    """A sensor submits nothing, so this cell would always pass."""
     code = """if True:
         import json, pathlib, tempfile
         from tests.chaos import faults
@@ -61,7 +61,7 @@ def test_the_matrix_notices_a_fault_that_nobody_meets():
 
 
 def test_a_device_is_given_back_wherever_its_tasks_are_killed_or_failed():
-    """A share of the cells, always the same."""
+    """A fixed sample of the cells."""
     counts = run("leases", "kills", "40")
     counts |= {"cases": counts["cases"] + run("leases", "faults", "10")["cases"]}
     assert counts.pop("cases") == 50
@@ -70,5 +70,5 @@ def test_a_device_is_given_back_wherever_its_tasks_are_killed_or_failed():
 
 
 def test_the_matrix_notices_a_device_that_nobody_gives_back():
-    """It can fail."""
+    """Proves that the matrix can fail."""
     assert run("leases", "kills", "8", "forget")["left_running"] > 0

@@ -1,4 +1,4 @@
-"""The proxy does to connections what it says."""
+"""The proxy simulates network failures as documented."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PATIENCE = 0.5
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Remembers the bodies that it was sent."""
+    """Records the bodies that it receives."""
 
     daemon_threads = True
 
@@ -24,12 +24,12 @@ class Server(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
 
     def handle_error(self, *_):
-        """Clients that hang up are what this is about."""
+        """Disconnecting clients are part of these tests."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = PATIENCE * 1.5  # then an idle connection is closed, as real servers do
+    timeout = PATIENCE * 1.5  # then an idle connection is closed, as by real servers
 
     def do_POST(self):
         self.server.seen.append(self.rfile.read(int(self.headers["content-length"])).decode())
@@ -38,7 +38,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_):
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
-"""The whole-Airflow matrix: real schedulers, triggerers and workers on PostgreSQL, and what befalls them.
+"""The whole-Airflow matrix: disturbances of real schedulers, triggerers and workers on PostgreSQL.
 
-``python -m tests.chaos.whole [SCENARIO ...]`` prints a row for each scenario and, last, a line of JSON that counts what
-must not be. A case is one task instance. Simulated: OSAI (the sandbox), and the grace after a deadline (5 s for 300).
+``python -m tests.chaos.whole [SCENARIO ...]`` prints a row for each scenario and, last, a line of JSON that counts
+violations. A case is one task instance. Simulated: OSAI (the sandbox), and the grace after a deadline (5 s for 300).
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from typing import Any
 
 import psutil
 
-from airflow_provider_osai.demo.airflow import WholeAirflow
-from airflow_provider_osai.demo.family import Family
+from airflow_provider_osai.demo.airflow_instance import WholeAirflow
+from airflow_provider_osai.demo.process_group import ProcessGroup
+from tests.chaos.harness import LIVE, TOKEN, Server, report
 from tests.chaos.postgres import postgres
-from tests.chaos.world import LIVE, TOKEN, Server, report
 
 AIRFLOW = os.environ.get("OSAI_TEST_PYTHON", sys.executable)
 """The Python whose Airflow is started; another one tests another version of Airflow."""
 DAGS = Path(__file__).parent / "dags"
 TRIGGERER = ("triggerer", "--skip-serve-logs")
 SECONDS = 25.0
-"""How long each job runs."""
+"""Seconds of each job."""
 SETTLED = 20.0
-"""Seconds within which a job that nobody wants must be at its end after its task."""
+"""Maximum seconds from the end of a task to the end of its orphaned job."""
 IMPATIENT = {
     "AIRFLOW__CORE__PARALLELISM": "16",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
@@ -41,23 +41,23 @@ IMPATIENT = {
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6",
 }
-"""How soon Airflow gives up a part that fell silent; minutes by default."""
+"""Timeouts after which Airflow considers a component dead; minutes by default."""
 
 
 @dataclass
 class Run:
-    """One run of a Dag of jobs, and the jobs that it has in OSAI."""
+    """One run of a Dag of jobs, and its jobs in OSAI."""
 
     stage: Stage
     dag_id: str
     run_id: str
 
     def tasks(self) -> dict[str, dict[str, Any]]:
-        """Its task instances by task."""
+        """Return its task instances by task."""
         return {task["task_id"]: task for task in self.stage.airflow.task_instances(self.dag_id, self.run_id)}
 
     def until(self, state: str, *task_ids: str) -> None:
-        """Wait until tasks, all if none is named, are in a state."""
+        """Wait until tasks, all if none is given, are in a state."""
 
         def there() -> bool:
             tasks = self.tasks()
@@ -66,7 +66,7 @@ class Run:
         until(there, f"tasks of {self.dag_id} are {state}")
 
     def job_of(self, task_id: str) -> str | None:
-        """The id of the job that a task has told."""
+        """Return the id of the job that a task has returned."""
         try:
             return self.stage.airflow.xcom(self.dag_id, self.run_id, task_id, "job_id")
         except LookupError:
@@ -79,7 +79,7 @@ class Run:
 
 @dataclass
 class Stage:
-    """What a scenario plays on: one Airflow, one OSAI, and the parts that it has started."""
+    """The environment of a scenario: one Airflow, one OSAI, and the components that it has started."""
 
     airflow: WholeAirflow
     server: Server
@@ -87,28 +87,28 @@ class Stage:
     runs: list[Run] = field(default_factory=list)
 
     def begin(self, dag_id: str, seconds: float = SECONDS) -> Run:
-        """Start a run whose jobs take so many seconds."""
+        """Start a run whose jobs take *seconds*."""
         osai = self.server.osai
         osai.post("scripts", {"kind": "training", "timing": "seconds", "seconds": seconds})
         self.runs.append(Run(self, dag_id, self.airflow.trigger(dag_id, {"dataset": osai.new_dataset()})))
         return self.runs[-1]
 
     def jobs(self) -> list[dict[str, Any]]:
-        """The jobs of this scenario."""
+        """Return the jobs of this scenario."""
         return [job for job in self.server.osai.jobs() if job["id"] not in self.before]
 
     @contextmanager
-    def triggerer(self, name: str) -> Iterator[Family]:
-        """A triggerer that can be frozen and killed."""
+    def triggerer(self, name: str) -> Iterator[ProcessGroup]:
+        """Start a triggerer that can be frozen and killed."""
         with self.airflow.part(name, *TRIGGERER) as part:
             yield part
 
     def running(self, count: int) -> None:
-        """Wait until so many jobs run in OSAI."""
+        """Wait until this many jobs are running in OSAI."""
         until(lambda: sum(job["state"] == "running" for job in self.jobs()) == count, f"{count} jobs run")
 
     def all_ended(self) -> bool:
-        """Wait until no job lives; whether that came true."""
+        """Wait until all jobs have ended; return whether they have."""
         try:
             until(lambda: not any(job["state"] in LIVE for job in self.jobs()), "no job lives", SETTLED)
         except AssertionError:
@@ -117,7 +117,7 @@ class Stage:
 
 
 def until(true: Callable[[], bool], what: str, patience: float = 90.0) -> None:
-    """Look until it is true."""
+    """Poll until the condition is true."""
     deadline = time.monotonic() + patience
     while not true():
         assert time.monotonic() < deadline, f"not within {patience:g} s: {what}"
@@ -125,9 +125,9 @@ def until(true: Callable[[], bool], what: str, patience: float = 90.0) -> None:
 
 
 def verdict(stage: Stage, *runs: Run, calm: bool = True) -> list[Counter[str]]:
-    """Count, for each task that submits a job, what must not be once its run has ended well.
+    """Count the violations for each task that submits a job, after its run has succeeded.
 
-    :param calm: whether each task must have had one job only; else jobs that were cancelled do not count.
+    :param calm: whether each task must have exactly one job; otherwise cancelled jobs are not counted.
     """
     told = [(run, task_id) for run in runs if run.end() for task_id in sorted(run.tasks())]
     stage.all_ended()
@@ -150,7 +150,7 @@ def verdict(stage: Stage, *runs: Run, calm: bool = True) -> list[Counter[str]]:
 
 
 def killed_triggerer(stage: Stage, signum: signal.Signals = signal.SIGKILL) -> list[Counter[str]]:
-    """A triggerer ends with deferred tasks and sensors, and another one starts."""
+    """A triggerer stops with deferred tasks and sensors, and another one starts."""
     with stage.triggerer("first") as first:
         run, sensed = stage.begin("deferred"), stage.begin("sensed")
         stage.running(7)
@@ -163,12 +163,12 @@ def killed_triggerer(stage: Stage, signum: signal.Signals = signal.SIGKILL) -> l
 
 
 def stopped_triggerer(stage: Stage) -> list[Counter[str]]:
-    """A deploy: the triggerer gets SIGTERM and cancels what it runs."""
+    """A deployment: the triggerer gets SIGTERM and cancels what it runs."""
     return killed_triggerer(stage, signal.SIGTERM)
 
 
 def frozen_triggerer(stage: Stage) -> list[Counter[str]]:
-    """A triggerer that has all triggers freezes, another one takes them over, and the first one comes back."""
+    """A triggerer with all triggers freezes, another one takes them over, and the first one continues."""
     with stage.triggerer("first") as first:
         run = stage.begin("deferred", seconds=45)
         run.until("deferred")
@@ -186,12 +186,12 @@ def frozen_triggerer(stage: Stage) -> list[Counter[str]]:
 
 
 def triggerer_of(task: dict[str, Any]) -> int | None:
-    """The triggerer that has a task's trigger."""
+    """Return the triggerer that has a task's trigger."""
     return (task["triggerer_job"] or {}).get("id")
 
 
 def no_triggerer(stage: Stage) -> list[Counter[str]]:
-    """No triggerer runs when the deadline passes: Airflow's own limit ends the wait, and the job is stopped."""
+    """No triggerer runs at the timeout: Airflow's own timeout ends the wait, and the job is cancelled."""
     with stage.triggerer("only") as only:
         run = stage.begin("late", seconds=600)
         run.until("deferred")
@@ -250,7 +250,7 @@ def running_by_hand(stage: Stage) -> list[Counter[str]]:
 
 
 def killed_workers(stage: Stage) -> list[Counter[str]]:
-    """Workers' processes get SIGTERM and SIGKILL: the one that runs the task, and the one that watches it."""
+    """The process that runs a task and the one that supervises it get SIGTERM and SIGKILL."""
     run = stage.begin("blocking", seconds=30)
     run.until("running")
     stage.running(4)
@@ -275,7 +275,7 @@ def process_of(stage: Stage, task_instance: str) -> psutil.Process:
 
 
 def restarted_osai(stage: Stage) -> list[Counter[str]]:
-    """OSAI is killed while everybody waits, and comes back with its jobs ten seconds later."""
+    """OSAI is killed while all tasks wait, and restarts with its jobs ten seconds later."""
     with stage.triggerer("only"):
         runs = [stage.begin(dag_id, seconds=40) for dag_id in ("deferred", "blocking", "sensed")]
         stage.running(11)
@@ -303,9 +303,9 @@ SCENARIOS: dict[str, Callable[[Stage], list[Counter[str]]]] = {
 
 @contextmanager
 def theatre(dags: Path, environment: Callable[[str], dict[str, str]]) -> Iterator[tuple[WholeAirflow, Server]]:
-    """An Airflow without triggerers on a PostgreSQL, and an OSAI that remembers; all end with the block.
+    """Run an Airflow without triggerers on PostgreSQL, and a persistent sandbox, until the end of the block.
 
-    :param environment: makes settings for Airflow, given the database's address.
+    :param environment: creates Airflow's settings, given the database's address.
     """
     with tempfile.TemporaryDirectory(prefix="osai-whole-") as name, postgres(Path(name) / "pg") as database:
         server = Server(Path(name) / "osai")
@@ -321,9 +321,9 @@ def theatre(dags: Path, environment: Callable[[str], dict[str, str]]) -> Iterato
 
 
 def main(arguments: list[str]) -> int:
-    """Play the scenarios, or some; return 0 only if nothing was doubled, lost, left running or wrong.
+    """Run the scenarios, or some; return 0 if no job was duplicated, lost, left running or wrong.
 
-    With ``forget`` the tasks forget their jobs, which must be noticed.
+    With ``forget``, the tasks are not durable, which must cause violations.
     """
     chosen = [scenario for scenario in arguments if scenario in SCENARIOS] or list(SCENARIOS)
     forget = {"OSAI_CHAOS_FORGET": "yes"} if "forget" in arguments else {}
@@ -338,11 +338,11 @@ def main(arguments: list[str]) -> int:
 
 
 def play(name: str, scenario: Callable[[Stage], list[Counter[str]]], stage: Stage) -> list[Counter[str]]:
-    """Play one scenario and print its row."""
+    """Run one scenario and print its row."""
     began = time.monotonic()
     try:
         found = scenario(stage)
-    except Exception as error:  # noqa: BLE001 - the others are to be played too
+    except Exception as error:  # continue with the other scenarios
         found = [Counter(wrong_result=1)]
         sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
     bad = +sum(found, Counter())

@@ -1,12 +1,12 @@
-"""The demo's verdict can be bad."""
+"""The demo's exit code and images."""
 
 from __future__ import annotations
 
 import pytest
 
+from airflow_provider_osai.demo.datasets import write_weeks
 from airflow_provider_osai.demo.digits import write_digits
-from airflow_provider_osai.demo.story import exit_code
-from airflow_provider_osai.demo.weeks import write_weeks
+from airflow_provider_osai.demo.scenario import exit_code
 
 RIGHT = ["promoted", "rejected", "promoted"]
 
@@ -24,20 +24,18 @@ RIGHT = ["promoted", "rejected", "promoted"]
         ({"dag_run": "not started"}, 1),
     ],
 )
-def test_only_right_verdicts_and_a_good_model_count(outcome, code):
-    """``make demo`` fails otherwise."""
+def test_exit_code_is_0_only_for_expected_decisions_and_an_accurate_model(outcome, code):
     assert exit_code(outcome) == code
 
 
-def test_the_digits_are_all_written_once(tmp_path):
-    """1,797 real images in ten folders."""
+def test_write_digits_writes_all_images_once(tmp_path):
     assert write_digits(tmp_path) == 1797
     assert sorted(folder.name for folder in tmp_path.iterdir()) == list("0123456789")
     assert len(list(tmp_path.glob("*/*.png"))) == 1797
 
 
-def test_what_models_are_compared_on_comes_in_no_week(tmp_path):
-    """Nor does the second week bring more than the third, which differs in its labels only."""
+def test_held_out_images_are_in_no_week(tmp_path):
+    """The second week has the images of the third; only their labels differ."""
     data = write_weeks(tmp_path)
     names = [{image.name for image in folder.glob("*/*.png")} for folder in (data.holdout, *data.weeks)]
     holdout, few, wrong, many = names

@@ -6,10 +6,6 @@ import time
 
 import pytest
 
-from airflow_provider_osai.demo.airflow import WholeAirflow
-from airflow_provider_osai.sandbox import Sandbox
-from tests.conftest import AIRFLOW, CANARY
-
 pytestmark = pytest.mark.e2e
 DAG = """
 import time
@@ -29,22 +25,9 @@ with DAG("rents", schedule=None, params={"does": "nothing"}):
 """
 
 
-@pytest.fixture
-def osai():
-    with Sandbox(access_token=CANARY) as running:
-        yield running
-
-
-@pytest.fixture
-def airflow(osai, tmp_path):
-    dags = tmp_path / "dags"
-    dags.mkdir()
-    (dags / "rents.py").write_text(DAG)
-    connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
-    connections = {"osai_default": connection}
-    with WholeAirflow(dags, home=tmp_path / "home", connections=connections, executable=AIRFLOW, grace=3) as running:
-        running.wait_for_dag("rents")
-        yield running
+@pytest.fixture(scope="module")
+def airflow(start_airflow):
+    return start_airflow({"rents.py": DAG}, wait_for="rents", grace=3)
 
 
 def until(look, wanted):

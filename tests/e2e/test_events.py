@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from airflow_provider_osai.demo.airflow import WholeAirflow
+from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from airflow_provider_osai.sandbox import Sandbox
 from tests.conftest import AIRFLOW, CANARY, SECRET
 from tests.sandbox.client import png

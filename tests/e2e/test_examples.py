@@ -9,22 +9,14 @@ import pytest
 
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.requests import DeviceRentalRequest
-from airflow_provider_osai.demo.airflow import WholeAirflow
 from airflow_provider_osai.hooks.deployment import VARIABLE
-from airflow_provider_osai.jobs.reference import Bond, Deployment, Owner
-from airflow_provider_osai.sandbox import Sandbox
-from tests.conftest import AIRFLOW, CANARY, ROOT, settings_for
+from airflow_provider_osai.jobs.idempotency import Bond, Deployment, TaskKey
+from tests.conftest import ROOT, settings_for
 from tests.sandbox.client import Api, png, shades
 
 pytestmark = pytest.mark.e2e
 CHAMPION = "osai://eu/models/digits"
 HERE = Deployment("the secret of this Airflow")
-
-
-@pytest.fixture(scope="module")
-def osai():
-    with Sandbox(access_token=CANARY) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +27,7 @@ def watched(osai):
 
 
 @pytest.fixture(scope="module")
-def airflow(osai, watched, tmp_path_factory):
-    connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
+def airflow(start_airflow, watched, tmp_path_factory):
     home, dags = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("dags")
     shutil.copytree(ROOT / "example_dags", dags, dirs_exist_ok=True)
     # As their users have to: with the id of a dataset, and a folder for what is released.
@@ -50,16 +41,10 @@ def airflow(osai, watched, tmp_path_factory):
             assert word in text
             text = text.replace(word, mine)
         (dags / name).write_text(text)
-    with WholeAirflow(
-        dags,
-        home=home,
-        connections={"osai_default": connection},
-        variables={VARIABLE: HERE.secret},
-        executable=AIRFLOW,
-    ) as running:
-        running.unpause("example_osai_on_new_data")
-        running.unpause("example_osai_edge_release")
-        yield running
+    running = start_airflow(dags, home=home, variables={VARIABLE: HERE.secret})
+    running.unpause("example_osai_on_new_data")
+    running.unpause("example_osai_edge_release")
+    return running
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +100,7 @@ def test_of_six_candidates_the_best_is_promoted(airflow, runs):
     assert len({one["model_id"] for one in trained}) == 6
     best = max(trained, key=lambda one: one["metrics"]["accuracy"])
     decision = airflow.xcom(dag, run_id, "gate")
-    assert decision["verdict"] == "promoted"
+    assert decision["decision"] == "promoted"
     assert decision["metrics"]["accuracy"] == best["metrics"]["accuracy"]
     (event,) = airflow.asset_events("osai://eu/models/candidates")
     assert event["model_id"] == decision["model_id"]
@@ -154,7 +139,7 @@ def test_the_weekly_model_is_promoted_labels_a_batch_and_is_released(airflow, ru
     """Who uses the champion finds it by its asset; the release starts by itself."""
     dag, run_id = "example_osai_weekly", runs["example_osai_weekly"]
     ended(airflow, dag, run_id)
-    assert airflow.xcom(dag, run_id, "gate")["verdict"] == "promoted"
+    assert airflow.xcom(dag, run_id, "gate")["decision"] == "promoted"
     (event,) = airflow.asset_events(CHAMPION)
     dag = "example_osai_batch_prediction"
     run_id = airflow.trigger(dag, {"images": str(images)})
@@ -174,10 +159,10 @@ def test_devices_that_no_task_wants_are_given_back(airflow, runs, osai):
     dag, run_id = "example_osai_augmentation", runs["example_osai_augmentation"]
     ended(airflow, dag, run_id)
     osai.control.devices(4)
-    request, deleted = DeviceRentalRequest(device="jetson", duration=600), Owner("deleted", "run", "rent", -1, 0)
+    request, deleted = DeviceRentalRequest(device="jetson", duration=600), TaskKey("deleted", "run", "rent", -1, 0)
     keys = [
         deleted.reference(request, deployment=HERE, bond=Bond.RENTS),
-        Owner(dag, run_id, "delete_varied", -1, 0).reference(request, deployment=HERE, bond=Bond.RENTS),
+        TaskKey(dag, run_id, "delete_varied", -1, 0).reference(request, deployment=HERE, bond=Bond.RENTS),
         deleted.reference(request, deployment=Deployment("of another Airflow"), bond=Bond.RENTS),
         "by hand",
     ]

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-SECTION = (ROOT / "README.md").read_text().partition("## Your own first Dag")[2].partition("\n## ")[0]
+SECTION = (ROOT / "README.md").read_text().partition("## Your first Dag")[2].partition("\n## ")[0]
 BIN = Path(sys.executable).parent
 
 

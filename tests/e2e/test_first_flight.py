@@ -7,31 +7,18 @@ import json
 import jsonschema
 import pytest
 
-from airflow_provider_osai.demo.airflow import WholeAirflow
-from airflow_provider_osai.sandbox import Sandbox
-from tests.conftest import AIRFLOW, CANARY, ROOT, SECRET
+from tests.conftest import CANARY, ROOT, SECRET
 
 DAG = "example_osai_retraining"
 pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture(scope="module")
-def osai():
-    with Sandbox(access_token=CANARY) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def airflow(osai, tmp_path_factory):
+def airflow(start_airflow, tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
-    connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
-    connections = {"osai_default": connection}
     lineage = {"type": "file", "log_file_path": str(home / "lineage.jsonl"), "append": True}
     environment = {"AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(lineage)}
-    with WholeAirflow(
-        ROOT / "example_dags", home=home, connections=connections, executable=AIRFLOW, environment=environment
-    ) as running:
-        yield running
+    return start_airflow(ROOT / "example_dags", home=home, environment=environment)
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +78,7 @@ def test_the_button_that_tests_a_connection_works(airflow, osai, token, ok):
     }
     answer = airflow._send("POST", "/api/v2/connections/test", form)
     assert (answer["status"], CANARY in answer["message"]) == (ok, False)
-    assert ("Signed in" if ok else "refused the access token") in answer["message"]
+    assert ("Signed in" if ok else "rejected the access token") in answer["message"]
 
 
 def test_what_was_read_and_made_is_told_as_lineage(airflow, osai, run_id):

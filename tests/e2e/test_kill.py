@@ -7,7 +7,7 @@ import time
 import pytest
 
 from airflow_provider_osai.api.client import OsaiClient
-from airflow_provider_osai.demo.airflow import WholeAirflow
+from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from airflow_provider_osai.sandbox import Sandbox
 from tests.conftest import AIRFLOW, CANARY, SECRET, settings_for
 
@@ -24,23 +24,9 @@ with DAG("forever", schedule=None, params={"dataset": "none"}):
 
 
 @pytest.fixture(scope="module")
-def osai():
-    with Sandbox(access_token=CANARY) as running:
-        running.control.script("training", "reads", reads=10**9)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def airflow(osai, tmp_path_factory):
-    dags = tmp_path_factory.mktemp("dags")
-    (dags / "forever.py").write_text(DAG)
-    connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
-    home = tmp_path_factory.mktemp("home")
-    with WholeAirflow(
-        dags, home=home, connections={"osai_default": connection}, executable=AIRFLOW, grace=3
-    ) as running:
-        running.wait_for_dag("forever")
-        yield running
+def airflow(osai, start_airflow):
+    osai.control.script("training", "reads", reads=10**9)
+    return start_airflow({"forever.py": DAG}, wait_for="forever", grace=3)
 
 
 def until(look, wanted):

@@ -8,9 +8,7 @@ import pytest
 from PIL import Image
 
 from airflow_provider_osai.api.client import OsaiClient
-from airflow_provider_osai.demo.airflow import WholeAirflow
-from airflow_provider_osai.sandbox import Sandbox
-from tests.conftest import AIRFLOW, CANARY, settings_for
+from tests.conftest import settings_for
 
 pytestmark = pytest.mark.e2e
 IMAGES = 400
@@ -24,23 +22,9 @@ with DAG("upload", schedule=None, params={"dataset": "", "images": ""}):
 """
 
 
-@pytest.fixture
-def osai():
-    with Sandbox(access_token=CANARY) as running:
-        yield running
-
-
-@pytest.fixture
-def airflow(osai, tmp_path):
-    dags = tmp_path / "dags"
-    dags.mkdir()
-    (dags / "upload.py").write_text(DAG)
-    connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
-    with WholeAirflow(
-        dags, home=tmp_path / "home", connections={"osai_default": connection}, executable=AIRFLOW, grace=3
-    ) as running:
-        running.wait_for_dag("upload")
-        yield running
+@pytest.fixture(scope="module")
+def airflow(start_airflow):
+    return start_airflow({"upload.py": DAG}, wait_for="upload", grace=3)
 
 
 def test_a_killed_upload_unlocks_and_goes_on(airflow, osai, tmp_path):

@@ -16,13 +16,13 @@ from cryptography.fernet import Fernet
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.requests import DeviceRentalRequest
-from airflow_provider_osai.demo.airflow import WholeAirflow
-from airflow_provider_osai.jobs.reference import Owner
-from airflow_provider_osai.jobs.ticket import Ticket, address
-from airflow_provider_osai.sandbox import Sandbox
+from airflow_provider_osai.demo.airflow_instance import WholeAirflow
+from airflow_provider_osai.jobs.idempotency import TaskKey
+from airflow_provider_osai.webhooks.token import WebhookToken, address, seal
 from tests.conftest import AIRFLOW, CANARY, SECRET, settings_for
 
 pytestmark = pytest.mark.e2e
+DEPLOYMENT_SECRET = "canary-deployment-secret-1"
 WEBHOOK_SECRET = "canary-webhook-secret-1"
 MANY = 500
 DAGS = {
@@ -66,20 +66,15 @@ with create_session() as session:
 
 
 @pytest.fixture(scope="module")
-def osai():
-    with Sandbox(access_token=CANARY) as running:
-        running.control.script(None, "reads", reads=10**9)
-        yield running
-
-
-@pytest.fixture(scope="module")
 def airflow(osai, tmp_path_factory):
+    osai.control.script(None, "reads", reads=10**9)
     dags = tmp_path_factory.mktemp("dags")
     for name, text in DAGS.items():
         (dags / name).write_text(text)
     extra = {"base_url": osai.base_url, "webhook_secret": WEBHOOK_SECRET}
     connections = {"osai_default": {"conn_type": "osai", "password": CANARY, "extra": extra}}
     environment = {
+        "AIRFLOW_VAR_OSAI_DEPLOYMENT_SECRET": DEPLOYMENT_SECRET,
         "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
         "AIRFLOW__TRIGGERER__CAPACITY": "1000",
         "AIRFLOW__CORE__FERNET_KEY": Fernet.generate_key().decode(),  # for the process that writes triggers, too
@@ -95,7 +90,8 @@ def airflow(osai, tmp_path_factory):
         yield airflow
     texts = [path.read_text(errors="replace") for path in airflow.all_logs()]
     assert not [text for text in texts if SECRET.search(text) or WEBHOOK_SECRET in text]
-    assert not [text for text in texts if re.search(r"webhook/b3NhaV9kZWZhdWx0\.", text)]  # a ticket of osai_default
+    assert not [text for text in texts if DEPLOYMENT_SECRET in text]
+    assert not [text for text in texts if re.search(r"webhook/[\w-]*\.?b3NhaV9kZWZhdWx0\.", text)]  # of osai_default
 
 
 def until(look, wanted, patience=90):
@@ -108,12 +104,12 @@ def until(look, wanted, patience=90):
 
 def deferred(airflow, osai):
     """Run the Dag whose task waits for a job that does not end by itself; return the run's id and the job."""
-    before = {job.id for job in osai.state.jobs.everything()}
+    before = {job.id for job in osai.state.jobs.all_jobs()}
     with OsaiClient(settings_for(osai.base_url)) as client:
         dataset = client.send(client.calls.create_dataset("d")).id
     run_id = airflow.trigger("one", {"dataset": dataset})
     until(lambda: airflow.task_instances("one", run_id)[0]["state"], "deferred")
-    (job,) = [job for job in osai.state.jobs.everything() if job.id not in before]
+    (job,) = [job for job in osai.state.jobs.all_jobs() if job.id not in before]
     until(lambda: job.reads >= 1, True)  # the trigger has looked at it
     return run_id, job
 
@@ -123,13 +119,13 @@ def server_log(airflow):
 
 
 def test_a_job_that_ends_resumes_its_task_and_nothing_is_cancelled(airflow, osai):
-    """Although the trigger that is no longer needed is told that somebody killed it."""
+    """Although Airflow kills the trigger that is no longer needed."""
     run_id, job = deferred(airflow, osai)
     looks = job.reads
     osai.control.end(job.id)
     assert airflow.wait("one", run_id, timeout=60) == "success", airflow.failures("one", run_id)
     assert looks <= 1
-    assert f"job {job.id} is succeeded; the task goes on" in server_log(airflow)
+    assert f"job {job.id} is succeeded; resumed the task" in server_log(airflow)
     assert osai.control.record()["counts"].get("training.cancel", 0) == 0
     assert airflow.xcom("one", run_id, "train")["job_id"] == job.id
 
@@ -138,15 +134,24 @@ def test_nobody_else_is_let_in(airflow, osai):
     """With a ticket of another secret, or none; below the base path or beside it."""
     run_id, job = deferred(airflow, osai)
     job.webhook_url = None  # OSAI tells nobody
-    ticket = Ticket("osai_default", Owner("one", run_id, "train", -1, 0))
-    good, forged = (ticket.sign([secret]) for secret in (WEBHOOK_SECRET, "canary-of-a-stranger-000"))
+    ticket = WebhookToken("osai_default", TaskKey("one", run_id, "train", -1, 0))
+    secrets = (WEBHOOK_SECRET, "canary-of-a-stranger-000")
+    good, forged = (seal(ticket.sign([secret]), DEPLOYMENT_SECRET) for secret in secrets)
+    unsealed = ticket.sign([WEBHOOK_SECRET])
     assert httpx.post(address(airflow.url, good)).status_code == 202  # it lives
     osai.control.end(job.id)
-    paths = [address("", forged), "/osai/webhook/", "/osai/webhook", "/osai/docs", "/osai/openapi.json"]
+    paths = [
+        address("", forged),
+        address("", unsealed),
+        "/osai/webhook/",
+        "/osai/webhook",
+        "/osai/docs",
+        "/osai/openapi.json",
+    ]
     assert {httpx.post(airflow.url + path).status_code for path in paths} == {404}
     assert httpx.post(address(airflow.url.removesuffix("/team-a"), good)).status_code in (404, 405)
     assert httpx.get(address(airflow.url, good)).status_code == 404
-    assert httpx.post(address(airflow.url, good)).status_code in (200, 202)  # a look of before may have been quicker
+    assert httpx.post(address(airflow.url, good)).status_code in (200, 202)  # an earlier poll may have been faster
     assert airflow.wait("one", run_id, timeout=60) == "success", airflow.failures("one", run_id)
 
 
@@ -154,7 +159,7 @@ def test_a_flood_of_junk_harms_neither_the_server_nor_a_webhook_that_is_meant(ai
     """A thousand at the same time, forged and malformed."""
     run_id, job = deferred(airflow, osai)
     before = dict(osai.control.record()["counts"])
-    owner = Owner("one", run_id, "train", -1, 0)
+    owner = TaskKey("one", run_id, "train", -1, 0)
 
     async def flood():
         limits = httpx.Limits(max_connections=1000)
@@ -162,7 +167,7 @@ def test_a_flood_of_junk_harms_neither_the_server_nor_a_webhook_that_is_meant(ai
 
             async def junk(number):
                 secret = "canary-of-a-stranger-000"
-                ticket = Ticket("osai_default" if number % 2 else f"osai_{number}", owner).sign([secret])
+                ticket = WebhookToken("osai_default" if number % 2 else f"osai_{number}", owner).sign([secret])
                 answer = await http.post(address(airflow.url, ticket), content=b"{" * 1000)
                 return answer.status_code, answer.content
 
@@ -184,15 +189,16 @@ def test_a_flood_of_junk_harms_neither_the_server_nor_a_webhook_that_is_meant(ai
 def test_five_hundred_jobs_that_end_in_one_second_resume_each_task_once(airflow, osai):
     """The tasks stay scheduled then, since their pool does not exist."""
     run_id = airflow.trigger("many")
-    states = lambda: {ti["state"] for ti in tis()}  # noqa: E731
-    tis = lambda: pages(airflow, run_id)  # noqa: E731
+    states = lambda: {ti["state"] for ti in tis()}
+    tis = lambda: pages(airflow, run_id)
     until(lambda: (len(tis()), states()), (MANY, {"scheduled"}))
     jobs = []
     with OsaiClient(settings_for(osai.base_url)) as client:
         for number in range(MANY):
-            ticket = Ticket("osai_default", Owner("many", run_id, "wait", number, 0)).sign([WEBHOOK_SECRET])
+            ticket = WebhookToken("osai_default", TaskKey("many", run_id, "wait", number, 0)).sign([WEBHOOK_SECRET])
             request = DeviceRentalRequest(device="tpu", duration=60)
-            call = client.calls.submit_job(request, f"many-{number}", address(airflow.url, ticket))
+            url = address(airflow.url, seal(ticket, DEPLOYMENT_SECRET))
+            call = client.calls.submit_job(request, f"many-{number}", url)
             jobs.append(client.send(call).id)
     subprocess.run(
         [AIRFLOW, "-c", DEFER],
@@ -201,13 +207,13 @@ def test_five_hundred_jobs_that_end_in_one_second_resume_each_task_once(airflow,
         check=True,
         text=True,
     )
-    records = {job.id: job for job in osai.state.jobs.everything()}
+    records = {job.id: job for job in osai.state.jobs.all_jobs()}
     until(lambda: sum(records[job].reads > 0 for job in jobs), MANY)  # their triggers run
     for job in jobs:
         osai.control.end(job)
     until(states, {"scheduled"}, patience=180)
     log = server_log(airflow)
-    assert {log.count(f"job {job} is succeeded; the task goes on") for job in jobs} == {1}
+    assert {log.count(f"job {job} is succeeded; resumed the task") for job in jobs} == {1}
     assert osai.control.record()["counts"].get(f"{JobKind.DEVICE_RENTAL}.cancel", 0) == 0
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from airflow_provider_osai.demo import keeper
-from airflow_provider_osai.demo.airflow import WholeAirflow
-from airflow_provider_osai.demo.rest import WholeAirflowError
+from airflow_provider_osai.demo import supervisor
+from airflow_provider_osai.demo.airflow_api import WholeAirflowError
+from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 
 TINY = """
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
@@ -100,7 +100,7 @@ def test_keeper_ends_all_descendants_when_the_owner_is_killed(tmp_path: Path) ->
     folder = tmp_path / "temporary"
     folder.mkdir()
     owner = subprocess.Popen(
-        [sys.executable, "-c", OWNER, keeper.__file__, str(folder)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OWNER, supervisor.__file__, str(folder)], stdout=subprocess.PIPE, text=True
     )
     with owner:
         assert owner.stdout is not None

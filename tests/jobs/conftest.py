@@ -1,4 +1,4 @@
-"""Drives flows by hand: no server, no clock but the one that sleeps move."""
+"""A client without a server, whose clock moves only when it sleeps."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_osai.api.calls import Calls
+from airflow_provider_osai.api.calls import OsaiApi
 from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.models import Job, JobKind
-from airflow_provider_osai.api.rebinding import rebind
+from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.jobs.flow import Sleep, run
 
 
 @dataclass
-class Play:
-    """A clock, and answers that are given in turn; the last one goes on for ever."""
+class FakeClient:
+    """Answers each operation from a script, whose last answer repeats; ``run`` drives a flow with it."""
 
+    calls: OsaiApi = field(default_factory=OsaiApi)
     now: float = 1000.0
     answers: dict[str, list[Any]] = field(default_factory=dict)
     sent: list[str] = field(default_factory=list)
@@ -26,7 +27,11 @@ class Play:
     def clock(self) -> float:
         return self.now
 
-    def send(self, call):
+    def __getattr__(self, verb):
+        call = getattr(self.calls, verb)
+        return lambda *args, **options: self.send(call(*args, **options))
+
+    def send(self, call, *, retry=True):
         self.sent.append(call.name)
         script = self.answers[call.name]
         answer = script.pop(0) if len(script) > 1 else script[0]
@@ -49,19 +54,19 @@ def job(word: str, **fields: Any) -> Job:
 
 
 @pytest.fixture
-def play():
-    return Play()
+def client():
+    return FakeClient()
 
 
 @pytest.fixture
 def calls():
-    return Calls()
+    return OsaiApi()
 
 
 @pytest.fixture
-def poor_calls():
-    """Calls to an API that can neither list nor cancel."""
-    return Calls(rebind(Contract(), {"training.list": None, "training.cancel": None}))
+def poor_client():
+    """A client of an API that can neither list nor cancel."""
+    return FakeClient(OsaiApi(apply_overrides(Contract(), {"training.list": None, "training.cancel": None})))
 
 
-__all__ = ["Play", "Sleep", "job"]
+__all__ = ["FakeClient", "Sleep", "job"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_osai.api.calls import Calls
+from airflow_provider_osai.api.calls import OsaiApi
 from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.errors import OsaiContractError, OsaiRequestError, OsaiUnreachable, OsaiUnsupported
 from airflow_provider_osai.api.models import Conversion
-from airflow_provider_osai.api.rebinding import rebind
-from airflow_provider_osai.jobs.conversions import existing, explained
+from airflow_provider_osai.api.overrides import apply_overrides
+from airflow_provider_osai.jobs.conversions import explain_unsupported, find_conversion
 
 
 def conversion(word, target="onnx", **fields):
@@ -19,12 +19,12 @@ def conversion(word, target="onnx", **fields):
 
 
 @pytest.fixture
-def found(play, calls):
+def found(client):
     """What stands in for a conversion to ``onnx``, by how OSAI answers."""
 
-    def run(*answers, calls=calls):
-        play.answers = {"model.conversions": list(answers)}
-        return play.run(existing(calls, "m", "onnx", notes.append))
+    def run(*answers):
+        client.answers = {"model.conversions": list(answers)}
+        return find_conversion(client, "m", "onnx", notes.append)
 
     notes = run.notes = []
     return run
@@ -34,8 +34,16 @@ def test_the_first_that_succeeded_is_taken_and_that_is_said(found):
     """By the job that made it, or by its own id where both are one."""
     job = found([conversion("failed"), conversion("succeeded", " ONNX ", job_id="7"), conversion("succeeded", id="d")])
     assert (job.id, job.references()["conversion_id"], job.references()["model_id"]) == ("7", "c", "m")
-    assert "used again" in found.notes[0]
+    assert "Reusing conversion" in found.notes[0]
     assert found([conversion("succeeded")]).id == "c"
+
+
+@pytest.mark.parametrize(("told", "known"), [({"simulated": True}, True), ({"simulated": None}, False), ({}, False)])
+def test_a_simulated_conversion_that_is_used_again_is_still_simulated(found, told, known):
+    """The key is there only if it is."""
+    handed_on = found([conversion("succeeded", **told)]).references()
+    assert handed_on.get("simulated", False) is known
+    assert ("simulated" in handed_on) is known
 
 
 @pytest.mark.parametrize("word", ["queued", "running", "failed", "cancelled", "a word that nobody knows"])
@@ -64,7 +72,7 @@ def test_what_is_known_to_be_impossible_is_not_asked_for(found, fields):
 def test_an_api_without_the_list_converts_and_says_so(found, error):
     """The operation is only assumed."""
     assert found(error) is None
-    assert "does not tell" in found.notes[0]
+    assert "does not list conversions" in found.notes[0]
 
 
 @pytest.mark.parametrize(
@@ -76,15 +84,16 @@ def test_an_outage_is_no_reason_to_pay_twice(found, error):
         found(error)
 
 
-def test_an_operation_that_is_bound_to_nothing_is_not_asked(found, play):
+def test_an_operation_that_is_bound_to_nothing_is_not_asked(found, client):
     """Nor is anything noted."""
-    assert found(calls=Calls(rebind(Contract(), {"model.conversions": None}))) is None
-    assert (play.sent, found.notes) == ([], [])
+    client.calls = OsaiApi(apply_overrides(Contract(), {"model.conversions": None}))
+    assert found() is None
+    assert (client.sent, found.notes) == ([], [])
 
 
-def test_the_explanation_names_what_would_do(play, calls):
+def test_the_explanation_names_what_would_do(client):
     """And does not fail where OSAI cannot tell."""
     error = OsaiUnsupported("no", kind="conversion", job_id="7")
-    play.answers = {"model.conversions": [[conversion("succeeded", "onnx")], OsaiUnreachable("away")]}
-    assert "already converted for: onnx" in str(play.run(explained(calls, error, "m", "coral")))
-    assert "'coral'" in str(play.run(explained(calls, error, "m", "coral")))
+    client.answers = {"model.conversions": [[conversion("succeeded", "onnx")], OsaiUnreachable("away")]}
+    assert "already converted for: onnx" in str(explain_unsupported(client, error, "m", "coral"))
+    assert "'coral'" in str(explain_unsupported(client, error, "m", "coral"))

@@ -7,13 +7,22 @@ import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
 from airflow_provider_osai.api import errors
+from airflow_provider_osai.api.calls import OsaiApi
 from airflow_provider_osai.api.contract import ENDPOINTS
+from airflow_provider_osai.api.models import JobReferences
 from airflow_provider_osai.api.settings import EXTRAS
+from airflow_provider_osai.data.datasets import DeletedDataset, EnsuredDataset
+from airflow_provider_osai.downloads.download import DownloadedModel
 from airflow_provider_osai.get_provider_info import get_provider_info
+from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.operators.device import ReleasedDevices
+from airflow_provider_osai.operators.gate import GateResult
+from airflow_provider_osai.uploads.progress import UploadSummary
 from tests.conftest import ROOT
 from tests.dags import parse
 
@@ -30,7 +39,7 @@ MODULES = [
 def site(tmp_path_factory):
     """The text of all pages."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     pages = {path.relative_to(folder): path.read_text() for path in folder.rglob("*.html")}
@@ -74,7 +83,7 @@ def test_it_loads_nothing_from_elsewhere(site):
 
 OPERATORS_PAGE = (ROOT / "docs/reference/operators.md").read_text()
 ROWS = {line.split("`")[1]: re.split(r" *\| *", line)[1:-1] for line in re.findall(r"^\| \[`.*", OPERATORS_PAGE, re.M)}
-SHARED = {"OsaiJobOperator", "OsaiLearningOperator"}
+SHARED = {"OsaiJobOperator", "OsaiBaseTrainingOperator"}
 """What all jobs, and both trainings, have in common."""
 OFFERED = {
     name: getattr(import_module(module), name)
@@ -101,3 +110,28 @@ def test_the_dags_of_the_operators_page_parse(tmp_path):
     for number, source in enumerate(re.findall(r"```python\n(.*?)```", OPERATORS_PAGE, re.DOTALL)):
         (tmp_path / f"dag_{number}.py").write_text(source)
     assert set(parse(tmp_path).dags) == {"retrain_further", "device_by_hand"}
+
+
+@pytest.mark.parametrize(
+    ("page", "result"),
+    [
+        ("reference/operators.md", JobReferences),
+        ("uploads.md", UploadSummary),
+        ("datasets.md", EnsuredDataset),
+        ("datasets.md", DeletedDataset),
+        ("models.md", DownloadedModel),
+        ("gate.md", GateResult),
+        ("devices.md", ReleasedDevices),
+    ],
+)
+def test_each_returned_key_is_in_a_table_of_its_page(page, result):
+    lines = (ROOT / "docs" / page).read_text().splitlines()
+    documented = {key for line in lines if line.startswith("| `") for key in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert set(get_type_hints(result)) <= documented
+
+
+def test_each_request_of_the_clients_is_in_the_table_of_the_hooks_page():
+    table = (ROOT / "docs/reference/assets-hook.md").read_text()
+    documented = dict(re.findall(r"^\| `(\w+)\(.*\| (yes|no) \|$", table, re.MULTILINE))
+    verbs = {name for name in vars(OsaiApi) if not name.startswith("_")}
+    assert documented == {name: "yes" if hasattr(OsaiHook, name) else "no" for name in verbs}

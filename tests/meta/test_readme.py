@@ -1,4 +1,4 @@
-"""The README tells the truth."""
+"""What the README and the pages it points to show is true."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from airflow_provider_osai.api import errors
 from airflow_provider_osai.api.contract import Contract
-from airflow_provider_osai.api.rebinding import rebind
+from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.api.settings import EXTRAS
 from tests.conftest import ROOT
 from tests.dags import parse
@@ -22,16 +22,14 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_its_commands_are_targets_of_the_makefile():
-    """Two of them, and nothing else is needed."""
-    commands = re.findall(r"^make (\w+)", blocks("sh")[0], re.MULTILINE)
+def test_its_make_commands_are_targets_of_the_makefile():
+    commands = re.findall(r"^make (\w+)", "\n".join(blocks("sh")), re.MULTILINE)
     assert commands == ["demo", "test"]
     for command in commands:
         subprocess.run(["make", "--dry-run", command], cwd=ROOT, check=True, capture_output=True)
 
 
 def test_its_dag_is_short_and_parses(dagbag_of):
-    """At most fifteen lines, ready to copy."""
     (source,) = blocks("python")
     assert len([line for line in source.splitlines() if line.strip()]) <= 15
     assert list(dagbag_of(source).dags) == ["retrain_defects"]
@@ -47,13 +45,16 @@ def dagbag_of(tmp_path):
 
 
 def test_its_contract_example_is_a_contract():
-    """It can be pasted into the connection."""
     (example,) = blocks("json")
-    contract = rebind(Contract(), json.loads(example))
+    contract = apply_overrides(Contract(), json.loads(example))
     assert contract["training.submit"].path == "/Models/Train"
 
 
-@pytest.mark.parametrize("name", [*EXTRAS, *(n for n in errors.__all__ if n not in ("OsaiError", "OsaiJobError"))])
-def test_each_extra_and_error_is_in_it(name):
-    """A user finds what the connection takes and what may be raised."""
-    assert f"`{name}`" in README
+@pytest.mark.parametrize("name", EXTRAS)
+def test_each_connection_extra_is_in_the_connection_page(name):
+    assert f"`{name}`" in (ROOT / "docs/connection.md").read_text()
+
+
+@pytest.mark.parametrize("name", [name for name in errors.__all__ if name not in ("OsaiError", "OsaiJobError")])
+def test_each_error_that_may_be_raised_is_in_the_table_of_errors(name):
+    assert f"`{name}`" in (ROOT / "docs/reference/errors.md").read_text()

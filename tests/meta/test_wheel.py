@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 LIGHT = {
     *("apache-airflow", "apache-airflow-providers-common-compat"),
-    *("httpx", "httpx-retries", "itsdangerous", "pydantic", "pyjwt", "pyyaml"),
+    *("httpx", "httpx-retries", "itsdangerous", "jmespath", "pydantic", "pyjwt", "pyyaml"),
 }
 """What an installation of the wheel alone asks for; Airflow has most of it."""
 

@@ -1,4 +1,4 @@
-"""A plain client of the sandbox for its tests: httpx and the default contract's words, nothing of ours."""
+"""A plain httpx client of the sandbox for its tests, with the default contract's names. Uses no code of the package."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def encoded(image: Image.Image) -> bytes:
 
 
 def shades(count: int = 12) -> dict[str, list[bytes]]:
-    """Return two categories that are easy to tell apart."""
+    """Return images of two categories that are easy to distinguish."""
     return {
         "dark": [png(10 + 5 * i) for i in range(count)],
         "light": [png(170 + 5 * i) for i in range(count)],
@@ -37,7 +37,7 @@ def shades(count: int = 12) -> dict[str, list[bytes]]:
 
 
 class Api(httpx.Client):
-    """Speaks to one sandbox, signed in."""
+    """A client of one sandbox, signed in."""
 
     def __init__(self, sandbox: Sandbox, *, signed_in: bool = True) -> None:
         super().__init__(base_url=sandbox.base_url, timeout=20.0)
@@ -50,13 +50,13 @@ class Api(httpx.Client):
         return self
 
     def sign_in(self) -> str:
-        answer = self.post("/Users/SignIn", json=self.sandbox.access_token)
-        token = answer.raise_for_status().text.strip('"')
+        response = self.post("/Users/SignIn", json=self.sandbox.access_token)
+        token = response.raise_for_status().text.strip('"')
         self.headers["Authorization"] = f"Bearer {token}"
         return token
 
     def dataset(self, images: dict[str, Iterable[bytes]] | None = None, name: str = "data") -> str:
-        """Make a dataset, with images by category (``""`` for none); return its id."""
+        """Create a dataset with images by category (``""``: without a category); return its id."""
         dataset_id = self.ok("POST", "/Datasets", json={"name": name})["id"]
         if images:
             upload_id = self.ok("POST", f"/Datasets/{dataset_id}/StartUploading")["id"]
@@ -74,12 +74,12 @@ class Api(httpx.Client):
         return self.post(f"/Datasets/{dataset_id}/Images", data=data, files={"file": ("image.png", content)})
 
     def ok(self, method: str, path: str, **options: Any) -> Any:
-        answer = self.request(method, path, **options)
-        assert answer.status_code == 200, answer.text
-        return answer.json()
+        response = self.request(method, path, **options)
+        assert response.status_code == 200, response.text
+        return response.json()
 
     def run(self, resource: str, **body: Any) -> dict[str, Any]:
-        """Submit a job and return how it ended."""
+        """Submit a job and return it when it has ended."""
         return self.ended(resource, self.ok("POST", f"/{resource}", json=body)["id"])
 
     def ended(self, resource: str, job_id: str) -> dict[str, Any]:
@@ -96,7 +96,7 @@ class Api(httpx.Client):
 
 
 class Receiver(http.server.ThreadingHTTPServer):
-    """Takes webhooks; answers with ``statuses``, one after the other, then with 200."""
+    """Receives webhooks; responds with ``statuses``, one after the other, then with 200."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
@@ -115,4 +115,4 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""

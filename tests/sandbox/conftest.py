@@ -1,4 +1,4 @@
-"""A signed-in client, and a clock that only moves when it is told to."""
+"""Fixtures of the sandbox's tests: a signed-in client, an injected clock, a trained model, a webhook receiver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.sandbox.client import Api, Receiver, shades
 
 
 class Clock:
-    """Seconds since the epoch, moved by hand."""
+    """Seconds since the epoch; tests set ``now``."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -31,7 +31,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def state(clock: Clock) -> Iterator[SandboxState]:
-    """A state without workers: what is queued stays queued."""
+    """Return a state without workers: queued jobs stay queued."""
     numbers = itertools.count(1)
     with SandboxState(access_token="right", workers=0, clock=clock, new_id=lambda: f"id{next(numbers)}") as made:
         yield made
@@ -39,14 +39,14 @@ def state(clock: Clock) -> Iterator[SandboxState]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Sandbox]:
-    """One server for all tests of a module; ask for ``sandbox``, which is as good as new."""
+    """Run one server for all tests of a module; use the fixture ``sandbox``, which resets it."""
     with Sandbox(access_token=CANARY) as server:
         yield server
 
 
 @pytest.fixture
 def sandbox(running: Sandbox) -> Sandbox:
-    """A running OSAI that knows nothing yet."""
+    """Return a running, empty sandbox."""
     running.control.reset()
     return running
 
@@ -59,7 +59,7 @@ def api(sandbox: Sandbox) -> Iterator[Api]:
 
 @pytest.fixture(scope="module")
 def trained() -> Iterator[Any]:
-    """A client whose sandbox has a model that tells dark from light, with ``model_id`` and ``dataset_id``."""
+    """Return a client whose sandbox has a model of dark and light images, with ``model_id`` and ``dataset_id``."""
     with Sandbox() as running, Api(running) as client:
         client.dataset_id = client.dataset(shades())
         client.training = client.train(client.dataset_id)

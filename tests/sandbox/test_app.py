@@ -1,4 +1,4 @@
-"""The API as the contract has it, in its own words and in others."""
+"""The sandbox's API, with the default contract and with a renamed one."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import pytest
 
 from airflow_provider_osai.api.contract import ENDPOINTS, JOB_REQUESTS, RESOURCES, Contract
 from airflow_provider_osai.api.models import Job, JobKind
-from airflow_provider_osai.api.rebinding import rebind
+from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.sandbox import Sandbox, SandboxState
 from airflow_provider_osai.sandbox.control import Control
-from airflow_provider_osai.sandbox.operations import Operations
+from airflow_provider_osai.sandbox.handlers import Handlers
 from tests.sandbox.client import Api, png
 
 RENTAL = {"device": "jetson", "duration": 60}
@@ -27,51 +27,47 @@ RENAMED = {
 
 @pytest.fixture(scope="module")
 def renamed():
-    """A client of a sandbox that speaks another contract."""
-    with Sandbox(contract=rebind(Contract(), RENAMED)) as sandbox, Api(sandbox) as client:
+    """Return a client of a sandbox with a renamed contract."""
+    with Sandbox(contract=apply_overrides(Contract(), RENAMED)) as sandbox, Api(sandbox) as client:
         yield client
 
 
-def test_every_endpoint_of_the_contract_is_served():
-    """The table and the sandbox cannot drift apart."""
+def test_every_endpoint_of_the_contract_has_a_handler():
     with SandboxState() as state:
-        assert Operations(state, Control(state), Contract()).names() == set(ENDPOINTS)
+        assert Handlers(state, Control(state), Contract()).names() == set(ENDPOINTS)
 
 
 @pytest.mark.parametrize("name", sorted(ENDPOINTS))
-def test_no_endpoint_is_without_a_route(trained, name):
-    """Each address answers with one of the API's words, never with a missing route or an accident."""
+def test_every_endpoint_has_a_route(trained, name):
+    """Responses come from the handlers, never from a missing route or an unexpected error."""
     row = ENDPOINTS[name]
     root = trained.sandbox.portal_url if name.endswith(".page") else trained.sandbox.base_url
-    answer = trained.request(row.method, root + row.path.replace("{id}", "x").replace("{datasetId}", "x"))
-    assert answer.status_code in (200, 400, 404)
-    assert answer.text not in ('{"message":"Not Found"}', "")
+    response = trained.request(row.method, root + row.path.replace("{id}", "x").replace("{datasetId}", "x"))
+    assert response.status_code in (200, 400, 404)
+    assert response.text not in ('{"message":"Not Found"}', "")
 
 
-def test_documented_answers_fit_the_models_of_the_contract(api):
-    """What the sandbox writes, the client's models read."""
+def test_documented_responses_validate_against_the_client_models(api):
     api.sandbox.control.script(timing="immediate")
     dataset_id = api.dataset({"dark": [png()]})
     paths = {"user.me": "/Users", "dataset.get": f"/Datasets/{dataset_id}", "dataset.find": "/Datasets"}
     for name, path in paths.items():
-        row, answer = ENDPOINTS[name], api.ok("GET", path)
-        read = row.read(answer)
-        for fields in read if row.many else [read]:
-            assert row.answer.model_validate(fields).id
+        row, response = ENDPOINTS[name], api.ok("GET", path)
+        read = row.read(response)
+        for fields in read if row.is_list else [read]:
+            assert row.response_model.model_validate(fields).id
 
 
-def test_models_are_listed_as_they_are_read(trained):
-    """With when they were made, in the words of the contract."""
-    (listed,) = (one for one in trained.ok("GET", "/Models") if one["id"] == trained.model_id)
+def test_listed_model_equals_the_fetched_model(trained):
+    (listed,) = (model for model in trained.ok("GET", "/Models") if model["id"] == trained.model_id)
     assert listed == trained.ok("GET", f"/Models/{trained.model_id}")
-    model = ENDPOINTS["model.list"].answer.model_validate(listed)
+    model = ENDPOINTS["model.list"].response_model.model_validate(listed)
     assert (model.id, model.created_at) == (trained.model_id, listed["createdAt"])
     assert model.created_at.endswith("Z")
 
 
 @pytest.mark.parametrize("kind", list(JobKind))
-def test_all_kinds_of_job_are_submitted_read_listed_and_cancelled_alike(trained, kind):
-    """Six kinds, one behaviour."""
+def test_every_kind_of_job_can_be_submitted_read_listed_and_cancelled(trained, kind):
     ids = {"datasetIds": [trained.dataset_id], "datasetId": trained.dataset_id, "modelId": trained.model_id}
     operations = [{"type": "rotation", "angle": 9}]
     every = {**ids, **RENTAL, "modelName": "m", "target": "x", "name": "n", "operations": operations}
@@ -96,29 +92,26 @@ def alias(name: str) -> str:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"{", "no JSON"),
+        (b"{", "not valid JSON"),
         (b"[]", "object"),
         (b'{"device": "jetson"}', "duration"),
         (b'{"device": "jetson", "duration": -1}', "duration"),
         (b'{"device": "jetson", "duration": 60, "colour": "red"}', "colour"),
     ],
 )
-def test_bad_body_is_400_with_a_message_that_names_what_is_wrong(api, content, message):
-    """A client's mistake is answered, never guessed at."""
-    answer = api.post("/DeviceRentals", content=content)
-    assert answer.status_code == 400
-    assert message in answer.json()["message"]
+def test_invalid_body_returns_400_with_the_reason(api, content, message):
+    response = api.post("/DeviceRentals", content=content)
+    assert response.status_code == 400
+    assert message in response.json()["message"]
 
 
-def test_unknown_addresses_and_ids_are_404_with_a_message(api):
-    """One form for all refusals."""
+def test_unknown_paths_and_ids_return_404_with_a_message(api):
     for path in ("/Nothing", "/Datasets/x", "/Trainings/x", "/Models/x", "/Categories?datasetId=x"):
-        answer = api.get(path)
-        assert (answer.status_code, bool(answer.json()["message"])) == (404, True)
+        response = api.get(path)
+        assert (response.status_code, bool(response.json()["message"])) == (404, True)
 
 
-def test_renamed_contract_is_served_under_its_names(renamed):
-    """Paths, fields and status words are the other API's; ours are gone."""
+def test_renamed_contract_is_served_with_renamed_paths_fields_and_statuses(renamed):
     renamed.sandbox.control.script("training", "reads", reads=2)
     body = {"input": {"datasets": [renamed.dataset()]}, "title": "m"}
     job = renamed.ok("POST", "/Models/Train", json=body)
@@ -130,15 +123,15 @@ def test_renamed_contract_is_served_under_its_names(renamed):
     assert ended["training"]["status"] == "Ausgeführt"
 
 
-def test_our_own_names_are_refused_where_they_are_renamed(renamed):
-    """Otherwise a binding that does nothing would pass its test."""
+def test_default_names_are_rejected_where_they_are_renamed(renamed):
+    """Otherwise the test of an override without effect would pass."""
     body = {"datasetIds": [renamed.dataset()], "modelName": "m"}
     assert renamed.post("/Models/Train", json=body).status_code == 400
     assert renamed.post("/Trainings", json=body).status_code == 404
 
 
-def test_addresses_that_two_operations_share_answer_for_both(renamed):
-    """``GET /Models/{id}`` is a training while it has that id, and a model where it has that one."""
+def test_path_shared_by_two_operations_serves_both(renamed):
+    """``GET /Models/{id}`` returns the training or the model with that id."""
     renamed.sandbox.control.script("training", "immediate")
     body = {"input": {"datasets": [renamed.dataset()]}, "title": "m"}
     job = renamed.ok("POST", "/Models/Train", json=body)
@@ -148,13 +141,12 @@ def test_addresses_that_two_operations_share_answer_for_both(renamed):
     assert renamed.get("/Models/nobody").status_code == 404
 
 
-def test_operation_bound_to_null_has_no_route(renamed):
-    """The API lacks it, and so does the sandbox."""
+def test_operation_set_to_null_has_no_route(renamed):
     assert renamed.post("/Trainings/x/Cancel").status_code == 404
 
 
-def test_renamed_form_fields_are_read(renamed):
-    """Multipart forms are renamed like JSON, and what leaves the path travels in the form."""
+def test_renamed_form_fields_are_accepted(renamed):
+    """Multipart forms are renamed like JSON; a field that is not in the path any more is in the form."""
     dataset_id = renamed.dataset()
     upload_id = renamed.ok("POST", f"/Datasets/{dataset_id}/StartUploading")["id"]
     form = {"set": dataset_id, "datasetUploadId": upload_id}

@@ -5,30 +5,29 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_osai.api.contract import Contract
-from airflow_provider_osai.api.rebinding import rebind
+from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.sandbox import Sandbox
 from tests.sandbox.client import Api, shades
 
 RENTAL = {"device": "jetson", "duration": 60}
 
 
-def test_webhook_tells_of_a_job_that_was_really_done(api, receiver):
-    """Id, kind and status, and nothing else."""
+def test_webhook_is_sent_when_a_real_job_ends(api, receiver):
+    """With id, kind and status only."""
     body = {"datasetIds": [api.dataset(shades(3))], "modelName": "m", "webhookUrl": receiver.url}
     job = api.ok("POST", "/Trainings", json=body)
     assert receiver.taken.get(timeout=20) == {"id": job["id"], "kind": "training", "status": "succeeded"}
 
 
 @pytest.mark.parametrize("end", ["failed", "cancelled"])
-def test_webhook_tells_of_bad_ends_too(api, receiver, end):
-    """It says whether the job succeeded or met problems."""
+def test_webhook_is_sent_when_a_job_fails_or_is_cancelled(api, receiver, end):
     api.sandbox.control.script(timing="immediate", end=end)
     api.ok("POST", "/DeviceRentals", json={**RENTAL, "webhookUrl": receiver.url})
     assert receiver.taken.get(timeout=20)["status"] == end
 
 
-def test_webhook_is_tried_three_times(receiver, caplog):
-    """Then the sandbox gives up and says so; the address, which may hold a token, is in no log."""
+def test_webhook_is_tried_three_times_and_the_failure_logged(receiver, caplog):
+    """Without the address, which may contain a token."""
     caplog.set_level("DEBUG")
     receiver.statuses = [500, 500, 500, 500]
     with Sandbox() as sandbox, Api(sandbox) as api:
@@ -37,12 +36,11 @@ def test_webhook_is_tried_three_times(receiver, caplog):
         for _ in range(3):
             receiver.taken.get(timeout=20)
     assert receiver.taken.empty()
-    assert "not taken in 3 tries" in caplog.text
+    assert "failed 3 times" in caplog.text
     assert "token=t" not in caplog.text
 
 
-def test_webhook_that_is_refused_once_arrives_later(api, receiver):
-    """A receiver may be restarting."""
+def test_webhook_is_retried_after_an_error_status(api, receiver):
     receiver.statuses = [503]
     api.sandbox.control.script(timing="immediate")
     api.ok("POST", "/DeviceRentals", json={**RENTAL, "webhookUrl": receiver.url})
@@ -50,24 +48,21 @@ def test_webhook_that_is_refused_once_arrives_later(api, receiver):
 
 
 def test_duplicate_webhook_fault_sends_it_twice(api, receiver):
-    """Receivers must bear that."""
     api.sandbox.control.script(timing="immediate")
     api.sandbox.control.fault("duplicate_webhook", "device_rental.*")
     api.ok("POST", "/DeviceRentals", json={**RENTAL, "webhookUrl": receiver.url})
     assert receiver.taken.get(timeout=20) == receiver.taken.get(timeout=20)
 
 
-def test_webhook_speaks_the_words_of_the_contract(receiver):
-    """A renamed status is renamed everywhere."""
-    contract = rebind(Contract(), {"states": {"Ausgeführt": "succeeded"}})
+def test_webhook_has_the_status_words_of_the_contract(receiver):
+    contract = apply_overrides(Contract(), {"states": {"Ausgeführt": "succeeded"}})
     with Sandbox(contract=contract) as sandbox, Api(sandbox) as api:
         sandbox.control.script(timing="immediate")
         api.ok("POST", "/DeviceRentals", json={**RENTAL, "webhookUrl": receiver.url})
         assert receiver.taken.get(timeout=20)["status"] == "Ausgeführt"
 
 
-def test_webhook_to_another_machine_is_refused_at_submission(api):
-    """Nothing is queued."""
-    answer = api.post("/DeviceRentals", json={**RENTAL, "webhookUrl": "http://example.org/hook"})
-    assert (answer.status_code, "loopback" in answer.json()["message"]) == (400, True)
+def test_webhook_to_another_machine_is_rejected_at_submission(api):
+    response = api.post("/DeviceRentals", json={**RENTAL, "webhookUrl": "http://example.org/hook"})
+    assert (response.status_code, "loopback" in response.json()["message"]) == (400, True)
     assert api.sandbox.control.record()["jobs"] == []

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, assert_type
+from typing import assert_type
 
 from airflow_provider_osai.api.calls import Call
 from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
-from airflow_provider_osai.api.models import Conversion, Dataset, Job, JobKind, JobState, User
+from airflow_provider_osai.api.models import Conversion, Dataset, Job, JobKind, JobReferences, JobState, User
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.flow import arun, run
-from airflow_provider_osai.jobs.lifecycle import Watch, wait
+from airflow_provider_osai.jobs.lifecycle import WaitOptions, wait
 from airflow_provider_osai.operators.conversion import OsaiConvertModelOperator, OsaiDownloadModelOperator
 from airflow_provider_osai.operators.orphans import OsaiCancelOrphanedJobsOperator
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
@@ -17,23 +17,27 @@ from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 
 def blocking(hook: OsaiHook) -> None:
     assert_type(hook.test_connection(), tuple[bool, str])
+    assert_type(hook.get_job("training", "7"), Job)
     with hook.get_conn() as client:
         assert_type(client, OsaiClient)
-        assert_type(client.calls.me(), Call[User])
-        assert_type(client.send(client.calls.me()), User)
-        assert_type(client.send(client.calls.list_conversions("1")), list[Conversion])
-        assert_type(client.send(client.calls.find_datasets("digits")), list[Dataset])
-        job = run(wait(client.calls, JobKind.TRAINING, "7", Watch(since=0.0)), client.send)
+        assert_type(client.calls.get_user(), Call[User])
+        assert_type(client.get_user(), User)
+        assert_type(client.list_conversions("1"), list[Conversion])
+        assert_type(client.list_datasets("digits"), list[Dataset])
+        assert_type(client.get_job(kind="training", job_id="7"), Job)
+        assert_type(client.download_model("1", "onnx", lambda stream: b"".join(stream.chunks)), bytes)
+        job = run(wait(client.calls, JobKind.TRAINING, "7", WaitOptions(since=0.0)), client.send)
         assert_type(job, Job)
         assert_type(job.state, JobState)
-        assert_type(job.references(), dict[str, Any])
+        assert_type(job.references(), JobReferences)
 
 
 async def awaiting(hook: OsaiHook) -> None:
     async with await hook.get_async_conn() as client:
         assert_type(client, AsyncOsaiClient)
-        assert_type(await client.send(client.calls.me()), User)
-        assert_type(await arun(wait(client.calls, JobKind.TRAINING, "7", Watch(since=0.0)), client.send), Job)
+        assert_type(await client.get_user(), User)
+        assert_type(await client.list_jobs(JobKind.TRAINING, ["7", "8"]), list[Job])
+        assert_type(await arun(wait(client.calls, JobKind.TRAINING, "7", WaitOptions(since=0.0)), client.send), Job)
 
 
 def operator() -> None:

@@ -1,4 +1,4 @@
-"""COCO: one JSON file for many images, in pixels from the left upper corner."""
+"""COCO annotations: one JSON file for many images, in pixels from the upper left corner."""
 
 from __future__ import annotations
 
@@ -6,41 +6,49 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from airflow_provider_osai.data.annotations.box import Box, Edges, Unfit, category_name, fit, refuse, shown
+from airflow_provider_osai.data.annotations.bounding_box import (
+    Box,
+    InvalidAnnotation,
+    Rect,
+    category_name,
+    reject,
+    shown,
+    to_box,
+)
 
 __all__ = ["boxes", "categories", "parse"]
 
-SLACK: Final = 1.0
-"""Pixels by which rounded numbers may stick out."""
+TOLERANCE: Final = 1.0
+"""Maximum rounding error in pixels by which a box may exceed the image."""
 LISTS: Final = ("images", "annotations", "categories")
-KEPT: Final = frozenset({*LISTS, "id", "image_id", "category_id", "file_name", "width", "height", "bbox", "name"})
-"""What is kept while a file is read: outlines are most of its bytes, and are not used."""
+USED_KEYS: Final = frozenset({*LISTS, "id", "image_id", "category_id", "file_name", "width", "height", "bbox", "name"})
+"""Keys kept while a file is parsed. Segmentation outlines are most of a file and are not used."""
 
 
 def parse(data: bytes) -> dict[str, list[Any]] | None:
-    """Return a file's three lists, or ``None`` if it is JSON of another kind.
+    """Return a file's three lists, or ``None`` if it is JSON but not COCO.
 
-    :raises Unfit: if it is no JSON.
+    :raises InvalidAnnotation: if the file is not JSON.
     """
     try:
-        document = json.loads(data, object_pairs_hook=_kept)
+        document = json.loads(data, object_pairs_hook=_used_keys)
     except (ValueError, RecursionError) as error:
-        raise Unfit(f"it is no JSON: {str(error)[:200] or 'nested too deep'}") from error
+        raise InvalidAnnotation(f"not JSON: {str(error)[:200] or 'nested too deeply'}") from error
     if not isinstance(document, dict) or not all(isinstance(document.get(key), list) for key in LISTS):
         return None
     return document
 
 
 def categories(document: Mapping[str, list[Any]], problems: Callable[[str], None]) -> dict[int | str, str]:
-    """Return the names of the categories by id. Several ids may mean one name."""
+    """Return the category names by id. Several ids may have the same name."""
     names: dict[int | str, str] = {}
     for number, category in enumerate(document["categories"]):
         try:
             identity = _id(category, "id")
             if identity in names:
-                refuse(f"id {shown(identity)} is there twice")
+                reject(f"duplicate id {shown(identity)}")
             names[identity] = category_name(category.get("name"))
-        except Unfit as error:
+        except InvalidAnnotation as error:
             problems(f"categories[{number}]: {error}")
     return names
 
@@ -48,49 +56,49 @@ def categories(document: Mapping[str, list[Any]], problems: Callable[[str], None
 def boxes(
     document: Mapping[str, list[Any]], find: Callable[[str], str], problems: Callable[[str], None]
 ) -> dict[str, tuple[Box, ...]]:
-    """Return the boxes of each image that the file lists, also of those that have none.
+    """Return the boxes of each image in the file, including images without any.
 
-    :param find: returns the image that a ``file_name`` means, or raises :class:`Unfit`.
-    :param problems: is told what is wrong, with the list and the number in it.
+    :param find: returns the image for a ``file_name``, or raises :class:`InvalidAnnotation`.
+    :param problems: called with each problem, which begins with its list and index.
     """
     names = categories(document, problems)
     images = _images(document, find, problems)
-    found: dict[str, dict[Box, int]] = {image: {} for image, _ in images.values() if image}
+    numbers: dict[str, dict[Box, int]] = {image: {} for image, _ in images.values() if image}
     ids: set[int | str] = set()
     for number, annotation in enumerate(document["annotations"]):
         try:
             image, box = _box(annotation, images, names, ids)
             if not image:
                 continue
-            if box in found[image]:
-                refuse(f"it is the same box of {shown(image)} as annotations[{found[image][box]}]")
-            found[image][box] = number
-        except Unfit as error:
+            if box in numbers[image]:
+                reject(f"duplicate box of {shown(image)}, same as annotations[{numbers[image][box]}]")
+            numbers[image][box] = number
+        except InvalidAnnotation as error:
             problems(f"annotations[{number}]: {error}")
-    return {image: tuple(those) for image, those in found.items()}
+    return {image: tuple(image_boxes) for image, image_boxes in numbers.items()}
 
 
 def _images(
     document: Mapping[str, list[Any]], find: Callable[[str], str], problems: Callable[[str], None]
 ) -> dict[int | str, tuple[str, dict[str, Any]]]:
-    """Return each image's name here and what the file says of it, by id; the name is empty if something was wrong."""
+    """Return each image's name in the source and its COCO object, by id; the name is empty if there was a problem."""
     images: dict[int | str, tuple[str, dict[str, Any]]] = {}
-    taken: dict[str, int] = {}
+    numbers: dict[str, int] = {}
     for number, image in enumerate(document["images"]):
         try:
             identity = _id(image, "id")
             if identity in images:
-                refuse(f"id {shown(identity)} is there twice")
+                reject(f"duplicate id {shown(identity)}")
             images[identity] = "", image
-            name = image.get("file_name")
-            if not isinstance(name, str) or not name:
-                refuse(f"file_name = {shown(name)} is no name")
-            here = find(name)
-            if here in taken:
-                refuse(f"{shown(name)} is the same image as images[{taken[here]}]")
-            taken[here] = number
-            images[identity] = here, image
-        except Unfit as error:
+            file_name = image.get("file_name")
+            if not isinstance(file_name, str) or not file_name:
+                reject(f"invalid file_name {shown(file_name)}")
+            name = find(file_name)
+            if name in numbers:
+                reject(f"{shown(file_name)} is the same image as images[{numbers[name]}]")
+            numbers[name] = number
+            images[identity] = name, image
+        except InvalidAnnotation as error:
             problems(f"images[{number}]: {error}")
     return images
 
@@ -101,47 +109,50 @@ def _box(
     names: Mapping[int | str, str],
     ids: set[int | str],
 ) -> tuple[str, Box]:
-    image_id, category_id = _id(annotation, "image_id"), _id(annotation, "category_id")
+    image_id = _id(annotation, "image_id")
+    category_id = _id(annotation, "category_id")
     if "id" in annotation:
         identity = _id(annotation, "id")
         if identity in ids:
-            refuse(f"id {shown(identity)} is there twice")
+            raise InvalidAnnotation(f"duplicate id {shown(identity)}")
         ids.add(identity)
     if image_id not in images:
-        raise Unfit(f"image_id {shown(image_id)} is not in images")
+        raise InvalidAnnotation(f"image_id {shown(image_id)} is not in images")
     if category_id not in names:
-        raise Unfit(f"category_id {shown(category_id)} is not in categories")
+        raise InvalidAnnotation(f"category_id {shown(category_id)} is not in categories")
     name, image = images[image_id]
     size = []
     for side in ("width", "height"):
         if not _is_number(image.get(side)) or not 0 < image[side] < 1e9:
-            raise Unfit(f"its image {shown(image.get('file_name'))} has {side} = {shown(image.get(side))}")
+            raise InvalidAnnotation(
+                f"the image {shown(image.get('file_name'))} has the invalid {side} {shown(image.get(side))}"
+            )
         size.append(float(image[side]))
     bbox = annotation.get("bbox")
     if not isinstance(bbox, list) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-        raise Unfit(f"bbox = {shown(bbox)} is not four numbers: x, y, width, height")
+        raise InvalidAnnotation(f"bbox = {shown(bbox)}: must be four numbers: x, y, width, height")
     try:
         x, y, width, height = map(float, bbox)
         if width <= 0 or height <= 0:
-            refuse(f"width {width:g} and height {height:g} must be more than 0")
-        box = fit(names[category_id], Edges(x, y, x + width, y + height), (size[0], size[1]), SLACK)
-    except (Unfit, OverflowError) as error:
-        raise Unfit(f"bbox = {shown(bbox)} of {shown(image.get('file_name'))}: {error}") from error
+            reject(f"width {width:g} and height {height:g} must be more than 0")
+        box = to_box(names[category_id], Rect(x, y, x + width, y + height), (size[0], size[1]), TOLERANCE)
+    except (InvalidAnnotation, OverflowError) as error:
+        raise InvalidAnnotation(f"bbox = {shown(bbox)} of {shown(image.get('file_name'))}: {error}") from error
     return name, box
 
 
-def _id(thing: Any, key: str) -> int | str:
-    if not isinstance(thing, dict):
-        raise Unfit(f"{shown(thing)} is no object")
-    value = thing.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise Unfit(f"{key} = {shown(value)} is no id")
-    return value
+def _id(value: Any, key: str) -> int | str:
+    if not isinstance(value, dict):
+        raise InvalidAnnotation(f"not an object: {shown(value)}")
+    identity = value.get(key)
+    if isinstance(identity, bool) or not isinstance(identity, int | str):
+        raise InvalidAnnotation(f"{key} = {shown(identity)}: must be an integer or text")
+    return identity
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _kept(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {key: value for key, value in pairs if key in KEPT}
+def _used_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {key: value for key, value in pairs if key in USED_KEYS}

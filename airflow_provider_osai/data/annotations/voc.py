@@ -1,4 +1,4 @@
-"""Pascal VOC: one XML file by image, in pixels that are counted from 1 and belong to the box on both sides."""
+"""Pascal VOC annotations: one XML file per image, in inclusive pixel coordinates from 1."""
 
 from __future__ import annotations
 
@@ -9,121 +9,131 @@ from dataclasses import dataclass, field
 from typing import Final
 from xml.parsers import expat
 
-from airflow_provider_osai.data.annotations.box import Box, Edges, Unfit, category_name, fit, refuse, shown
+from airflow_provider_osai.data.annotations.bounding_box import (
+    Box,
+    InvalidAnnotation,
+    Rect,
+    category_name,
+    reject,
+    shown,
+    to_box,
+)
 
 __all__ = ["Document", "boxes", "parse"]
 
-SLACK: Final = 1.0
-"""Pixels by which numbers may stick out: some tools count from 0, and some round."""
-DEEPEST: Final = 32
+TOLERANCE: Final = 1.0
+"""Maximum pixels by which a box may exceed the image: some tools count from 0, and some round."""
+MAX_DEPTH: Final = 32
 ENCODING: Final = re.compile(rb"""\A\s*<\?xml[^>]{0,100}?encoding\s*=\s*["']([A-Za-z0-9._-]{1,40})["']""")
 SIDES: Final = ("xmin", "ymin", "xmax", "ymax")
 
 
 @dataclass(slots=True)
 class Document:
-    """The texts of one file by path, those of each object apart."""
+    """The texts of a file by element path; those of each object are separate."""
 
     root: str = ""
     texts: dict[str, list[str]] = field(default_factory=dict)
     objects: list[dict[str, list[str]]] = field(default_factory=list)
 
-    def one(self, path: str) -> str | None:
-        """Return the text at *path*, ``None`` if there is none or several."""
-        return _one(self.texts, path)
+    def single(self, path: str) -> str | None:
+        """Return the text at *path*; ``None`` if it occurs never or several times."""
+        return _single(self.texts, path)
 
 
 def parse(data: bytes) -> Document:
-    """Return what one file holds. A DOCTYPE is refused: without one there are no entities to expand or to fetch.
+    """Parse an XML file. A DOCTYPE is rejected: without one there are no entities to expand or to fetch.
 
-    :raises Unfit: if it is no XML, or none that is safe.
+    :raises InvalidAnnotation: if the file is not XML or not safe.
     """
-    text = _decoded(data)
+    text = _decode(data)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise Unfit("it has a DOCTYPE or an entity, which no annotation needs")
+        raise InvalidAnnotation("a DOCTYPE or an entity declaration is not allowed")
     document = Document()
     path: list[str] = []
-    words: list[str] = []
+    text_parts: list[str] = []
 
     def start(name: str, _attributes: object) -> None:
         path.append(name)
-        words.clear()
-        if len(path) > DEEPEST:
-            raise Unfit(f"it is nested more than {DEEPEST} deep")
+        text_parts.clear()
+        if len(path) > MAX_DEPTH:
+            raise InvalidAnnotation(f"more than {MAX_DEPTH} nested elements")
         if len(path) == 1:
             document.root = name
         elif path[1:] == ["object"]:
             document.objects.append({})
 
     def end(_name: str) -> None:
-        inner = path[1:]
-        if inner[:1] == ["object"]:
-            document.objects[-1].setdefault("/".join(inner[1:]), []).append("".join(words).strip())
+        text = "".join(text_parts).strip()
+        below_root = path[1:]
+        if below_root[:1] == ["object"]:
+            document.objects[-1].setdefault("/".join(below_root[1:]), []).append(text)
         else:
-            document.texts.setdefault("/".join(inner), []).append("".join(words).strip())
-        words.clear()
+            document.texts.setdefault("/".join(below_root), []).append(text)
+        text_parts.clear()
         path.pop()
 
     parser = expat.ParserCreate("utf-8")
-    parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = start, end, words.append
+    parser.StartElementHandler = start
+    parser.EndElementHandler = end
+    parser.CharacterDataHandler = text_parts.append
     try:
         parser.ParseFile(io.BytesIO(text.encode()))
     except (expat.ExpatError, UnicodeEncodeError) as error:
-        raise Unfit(f"it is no XML: {error}") from error
+        raise InvalidAnnotation(f"not XML: {error}") from error
     return document
 
 
 def boxes(document: Document, problems: list[str]) -> tuple[Box, ...]:
-    """Return the boxes of one file.
+    """Return the boxes of a file.
 
-    The box of pixels ``xmin`` to ``xmax`` begins at ``xmin - 1`` and ends at ``xmax``, as the format's makers count.
+    The pixels ``xmin`` to ``xmax`` are counted from 1 and inclusive, so a box extends from ``xmin - 1`` to ``xmax``.
 
-    :param problems: gets what is wrong, by object.
+    :param problems: the list to which the problems are added.
     """
     if not document.objects:
         return ()
     size = []
     for side in ("width", "height"):
-        stated = document.one(f"size/{side}")
-        if stated is None or not re.fullmatch(r"[0-9]{1,9}", stated) or not int(stated):
-            problems.append(f"size: {side} = {shown(stated)}; without the image's size its boxes cannot be read")
+        text = document.single(f"size/{side}")
+        if text is None or not re.fullmatch(r"[0-9]{1,9}", text) or not int(text):
+            problems.append(f"size: {side} = {shown(text)}: must be a positive integer, boxes are relative to it")
             return ()
-        size.append(int(stated))
-    found: dict[Box, int] = {}
-    for number, said in enumerate(document.objects, start=1):
+        size.append(int(text))
+    numbers: dict[Box, int] = {}
+    for number, texts in enumerate(document.objects, start=1):
         try:
-            box = _box(said, (size[0], size[1]))
-            if box in found:
-                refuse(f"it is the same box as object {found[box]}")
-        except Unfit as error:
+            box = _box(texts, (size[0], size[1]))
+            if box in numbers:
+                reject(f"duplicate box, same as object {numbers[box]}")
+            numbers[box] = number
+        except InvalidAnnotation as error:
             problems.append(f"object {number}: {error}")
-        else:
-            found[box] = number
-    return tuple(found)
+    return tuple(numbers)
 
 
-def _box(said: dict[str, list[str]], size: tuple[int, int]) -> Box:
-    category = category_name(_one(said, "name"))
+def _box(texts: dict[str, list[str]], size: tuple[int, int]) -> Box:
+    category = category_name(_single(texts, "name"))
     sides = []
     for side in SIDES:
-        text = _one(said, f"bndbox/{side}")
+        text = _single(texts, f"bndbox/{side}")
         try:
             sides.append(float(text or ""))
         except ValueError:
-            raise Unfit(f"{side} = {shown(text)} is no number") from None
+            raise InvalidAnnotation(f"{side} = {shown(text)}: not a number") from None
     left, top, right, bottom = sides
     if right < left or bottom < top:
-        raise Unfit(f"width {right - left:g} and height {bottom - top:g} must not be less than 0")
-    return fit(category, Edges(left - 1, top - 1, right, bottom), size, SLACK)
+        raise InvalidAnnotation(f"width {right - left:g} and height {bottom - top:g} must not be negative")
+    return to_box(category, Rect(left - 1, top - 1, right, bottom), size, TOLERANCE)
 
 
-def _one(texts: dict[str, list[str]], path: str) -> str | None:
-    found = texts.get(path, ())
-    return found[0] if len(found) == 1 else None
+def _single(texts: dict[str, list[str]], path: str) -> str | None:
+    values = texts.get(path, ())
+    return values[0] if len(values) == 1 else None
 
 
-def _decoded(data: bytes) -> str:
-    """Return the text as its mark or its declaration says it is encoded, so that what is searched is what is parsed."""
+def _decode(data: bytes) -> str:
+    """Decode by the byte order mark or the XML declaration, so that the searched text is the parsed text."""
     declared = ENCODING.match(data)
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
@@ -134,4 +144,4 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode(encoding)
     except (LookupError, UnicodeError) as error:
-        raise Unfit(f"it is no text in {encoding}: {error}") from error
+        raise InvalidAnnotation(f"not text in {encoding}: {error}") from error

@@ -1,4 +1,4 @@
-"""YOLO's labels: one text file by image, one object by line, in fractions of the image."""
+"""YOLO labels: one text file per image, one object per line, in fractions of the image."""
 
 from __future__ import annotations
 
@@ -6,40 +6,39 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from airflow_provider_osai.data.annotations.box import Box, Edges, Unfit, fit, refuse, shown
+from airflow_provider_osai.data.annotations.bounding_box import Box, InvalidAnnotation, Rect, reject, shown, to_box
 
 __all__ = ["looks_like_labels", "parse"]
 
-SLACK: Final = 1e-3
-"""Fractions of the image by which rounded numbers may stick out."""
+TOLERANCE: Final = 1e-3
+"""Maximum rounding error by which a box may exceed the image, as a fraction of the image."""
 
 
 def parse(data: bytes, classes: Mapping[int, str], problems: list[str]) -> tuple[Box, ...]:
-    """Return the boxes of one file of labels: class, centre's x and y, width, height.
+    """Return the boxes of a label file. Each line is: class, x and y of the centre, width, height.
 
-    :param classes: the classes' names by number.
-    :param problems: gets what is wrong, by line.
-    :raises Unfit: if it is no text.
+    :param classes: the class names by number.
+    :param problems: the list to which the problems are added.
+    :raises InvalidAnnotation: if the file is not UTF-8 text.
     """
     boxes: dict[Box, int] = {}
     for number, fields in _lines(data):
         try:
             box = _box(fields, classes)
             if box in boxes:
-                refuse(f"{shown(' '.join(fields))} is the same box as line {boxes[box]}")
-        except Unfit as error:
-            problems.append(f"line {number}: {error}")
-        else:
+                reject(f"{shown(' '.join(fields))} is a duplicate of line {boxes[box]}")
             boxes[box] = number
+        except InvalidAnnotation as error:
+            problems.append(f"line {number}: {error}")
     return tuple(boxes)
 
 
 def looks_like_labels(data: bytes) -> bool:
-    """Whether a text is surely one of labels, also where no image tells."""
+    """Return whether each line of a file is five numbers; used for a file without a matching image."""
     try:
         lines = list(_lines(data))
         return bool(lines) and all(len(fields) == 5 and [_number(field) for field in fields] for _, fields in lines)
-    except Unfit:
+    except InvalidAnnotation:
         return False
 
 
@@ -47,7 +46,7 @@ def _lines(data: bytes) -> Iterator[tuple[int, list[str]]]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Unfit(f"it is no UTF-8 text: {error.reason} at byte {error.start}") from error
+        raise InvalidAnnotation(f"not UTF-8 text: {error.reason} at byte {error.start}") from error
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             yield number, line.split()
@@ -55,19 +54,19 @@ def _lines(data: bytes) -> Iterator[tuple[int, list[str]]]:
 
 def _box(fields: list[str], classes: Mapping[int, str]) -> Box:
     if len(fields) != 5:
-        more = "; outlines (segmentation), key points (pose) and predictions are no boxes" if len(fields) > 5 else ""
-        raise Unfit(f"{shown(' '.join(fields))} has {len(fields)} numbers, not 5{more}")
-    kind, x, y, width, height = map(_number, fields)
-    if not kind.is_integer() or int(kind) not in classes:
-        raise Unfit(f"class {fields[0]} is not in the list of {len(classes)} classes")
+        hint = "; segmentation, pose and predictions are not supported" if len(fields) > 5 else ""
+        raise InvalidAnnotation(f"{shown(' '.join(fields))} has {len(fields)} numbers instead of 5{hint}")
+    class_number, x, y, width, height = map(_number, fields)
+    if not class_number.is_integer() or int(class_number) not in classes:
+        raise InvalidAnnotation(f"class {fields[0]} is not in the list of {len(classes)} classes")
     if width <= 0 or height <= 0:
-        raise Unfit(f"width {width:g} and height {height:g} must be more than 0")
-    edges = Edges(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
-    return fit(classes[int(kind)], edges, (1.0, 1.0), SLACK)
+        raise InvalidAnnotation(f"width {width:g} and height {height:g} must be more than 0")
+    rect = Rect(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
+    return to_box(classes[int(class_number)], rect, (1.0, 1.0), TOLERANCE)
 
 
 def _number(field: str) -> float:
     with contextlib.suppress(ValueError):
-        if "_" not in field:  # Python's own way to write numbers
+        if "_" not in field:  # Python accepts 1_000, the format does not
             return float(field)
-    raise Unfit(f"{shown(field)} is no number")
+    raise InvalidAnnotation(f"{shown(field)} is not a number")

@@ -1,11 +1,11 @@
-"""Archives of images, read where they lie: never unpacked to disk, never held in memory, and trusted in nothing.
+"""Streaming readers for untrusted zip and tar archives: never extracted to disk, never held in memory as a whole.
 
-May live here: what zip and tar files hold, and what is refused of them. May not: images, annotations, Airflow, HTTP.
+Belongs here: reading and validating zip and tar files. Does not: images, annotations, Airflow, HTTP.
 """
 
 from __future__ import annotations
 
 from airflow_provider_osai.data.archives.archive import Archive, is_archive
-from airflow_provider_osai.data.archives.rules import Entry, Limits
+from airflow_provider_osai.data.archives.limits import ArchiveEntry, Limits
 
-__all__ = ["Archive", "Entry", "Limits", "is_archive"]
+__all__ = ["Archive", "ArchiveEntry", "Limits", "is_archive"]

@@ -1,4 +1,4 @@
-"""One archive of whichever kind, by its name."""
+"""One interface to zip and tar archives; the suffix of the name selects the format."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Container, Generator, Iterator
 from typing import IO, Final, Self
 
 from airflow_provider_osai.api.errors import OsaiArgumentError
-from airflow_provider_osai.data.archives import tars, zips
-from airflow_provider_osai.data.archives.rules import NORMAL, Entry, Limits, Rules
+from airflow_provider_osai.data.archives import tar_files, zip_files
+from airflow_provider_osai.data.archives.limits import DEFAULT_LIMITS, ArchiveEntry, ArchiveValidator, Limits
 
 __all__ = ["Archive", "is_archive"]
 
@@ -16,64 +16,67 @@ SUFFIXES: Final = {".zip": ZIP, ".tar": "", ".tar.gz": "gz", ".tgz": "gz", ".tar
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file of this name is read as an archive: .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz."""
+    """Return whether a file of this name is read as an archive: .zip, .tar, .tar.gz, .tgz, .tar.bz2 or .tar.xz."""
     return name.lower().endswith(tuple(SUFFIXES))
 
 
 class Archive:
-    """The files of an archive, read where it lies.
+    """The files of an archive, read without extracting it.
 
-    Hidden files and folders, and macOS's ``__MACOSX``, are held to the same rules and then passed over; folders are
-    no entries of their own. Memory does not grow with the archive's size, only with the number of its entries.
+    Hidden files and folders, and macOS's ``__MACOSX``, are validated like all others and then skipped; folders are not
+    listed. Memory use depends on the number of entries, not on the archive's size.
 
-    :param file: the archive, opened as a seekable binary file; it stays open, and its own errors pass through.
-    :param name: its name: tells its kind, and is named by errors.
-    :param limits: how much it may hold.
-    :raises OsaiArgumentError: if the name is not that of an archive.
+    :param file: the archive, opened as a seekable binary file; it is not closed, and its own errors are not converted.
+    :param name: the archive's name; its suffix selects the format, and errors contain it.
+    :param limits: the maximum number of entries, compression ratio and size.
+    :raises OsaiArgumentError: if the name does not have an archive's suffix.
     """
 
-    def __init__(self, file: IO[bytes], name: str, limits: Limits = NORMAL) -> None:
+    def __init__(self, file: IO[bytes], name: str, limits: Limits = DEFAULT_LIMITS) -> None:
         if not is_archive(name):
-            raise OsaiArgumentError(f"archive {name!r}: choose one of {', '.join(SUFFIXES)}")
-        self._file, self._name, self._limits = file, name, limits
+            raise OsaiArgumentError(f"archive {name!r}: unsupported suffix, use one of {', '.join(SUFFIXES)}")
+        self._file = file
+        self._name = name
+        self._limits = limits
         self._kind = next(kind for suffix, kind in SUFFIXES.items() if name.lower().endswith(suffix))
-        self._walk: Generator[tuple[Entry, IO[bytes]], None, None] | None = None
+        self._walk: Generator[tuple[ArchiveEntry, IO[bytes]], None, None] | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._end()
+        self._close_walk()
 
-    def entries(self) -> list[Entry]:
-        """Return the files in the archive's order; a tar is read through for that, once, a zip's directory only.
+    def entries(self) -> list[ArchiveEntry]:
+        """Return the files in archive order. Reads a tar completely, once; of a zip, only the central directory.
 
-        :raises OsaiArgumentError: if the archive is broken, breaks a rule or goes beyond a limit; it names the entry.
+        :raises OsaiArgumentError: if the archive is corrupt, unsafe or exceeds a limit; the message names the entry.
         """
-        self._end()
-        rules = Rules(self._name, self._limits)
+        self._close_walk()
+        validator = ArchiveValidator(self._name, self._limits)
         if self._kind == ZIP:
-            return zips.entries(self._file, rules)
-        return tars.entries(self._file, self._kind, rules)
+            return zip_files.entries(self._file, validator)
+        return tar_files.entries(self._file, self._kind, validator)
 
-    def walk(self, wanted: Container[str] | None = None) -> Iterator[tuple[Entry, IO[bytes]]]:
-        """Yield each file with its bytes, in one pass from front to back; all checks are made again.
+    def walk(self, names: Container[str] | None = None) -> Iterator[tuple[ArchiveEntry, IO[bytes]]]:
+        """Yield each file with its content, in one pass from front to back. All checks are repeated.
 
-        A file can be read until the next one is asked for; then it is closed, and so is a walk when the next begins.
+        Each file is closed when the next one is requested. A new walk closes the previous one.
 
-        :param wanted: names to yield; ``None`` yields all.
-        :raises OsaiArgumentError: also while a file is read: if it is broken, or not what its header says.
+        :param names: the files to yield; ``None`` yields all.
+        :raises OsaiArgumentError: as :meth:`entries`, and while a file is read, if its content is corrupt or does not
+            match its header.
         """
-        self._end()
-        rules = Rules(self._name, self._limits)
+        self._close_walk()
+        validator = ArchiveValidator(self._name, self._limits)
         self._walk = (
-            zips.walk(self._file, rules, wanted)
+            zip_files.walk(self._file, validator, names)
             if self._kind == ZIP
-            else tars.walk(self._file, self._kind, rules, wanted)
+            else tar_files.walk(self._file, self._kind, validator, names)
         )
         return self._walk
 
-    def _end(self) -> None:
+    def _close_walk(self) -> None:
         walk, self._walk = self._walk, None
         if walk is not None:
             walk.close()

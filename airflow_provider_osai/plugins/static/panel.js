@@ -1,4 +1,4 @@
-// The panel of one job: asks for it, draws it, and asks again while it runs.
+// The job page: fetches a job, renders it, and polls it until it has ended.
 "use strict";
 (() => {
   const root = document.documentElement;
@@ -7,38 +7,43 @@
       const outer = window.parent.document.documentElement;
       if (outer.classList.contains("dark")) return true;
       if (outer.classList.contains("light")) return false;
-    } catch { /* shown elsewhere than in Airflow */ }
+    } catch { /* not embedded in Airflow's UI */ }
     return window.matchMedia("(prefers-color-scheme: dark)").matches;
   };
-  const dress = () => root.classList.toggle("dark", isDark());
-  dress();
-  setInterval(dress, 1000);
+  const applyTheme = () => root.classList.toggle("dark", isDark());
+  applyTheme();
+  setInterval(applyTheme, 1000);
 
   const main = document.querySelector("main[data-job]");
   if (!main) return;
-  const make = (name, text, kind) => {
-    const made = document.createElement(name);
-    if (text !== undefined) made.textContent = text;
-    if (kind) made.className = kind;
-    return made;
+  const make = (tag, text, className) => {
+    const element = document.createElement(tag);
+    if (text !== undefined) element.textContent = text;
+    if (className) element.className = className;
+    return element;
   };
   const colour = (name) => getComputedStyle(root).getPropertyValue(name).trim();
   const plot = (title, rows, lines) => {
-    const drawn = lines.filter(([key]) => rows.some((row) => row[key] !== null && row[key] !== undefined));
-    if (!drawn.length) return null;
+    const available = lines.filter(([key]) => rows.some((row) => row[key] !== null && row[key] !== undefined));
+    if (!available.length) return null;
     const box = make("div", undefined, "plot");
     const axis = { stroke: colour("--dim"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
-    const series = drawn.map(([, label, stroke, dash]) => ({ label, stroke: colour(stroke), dash, width: 2, points: { show: rows.length < 3 } }));
+    const series = available.map(([, label, stroke, dash]) => ({ label, stroke: colour(stroke), dash, width: 2, points: { show: rows.length < 3 } }));
     new uPlot({
       title, width: 420, height: 240, scales: { x: { time: false } }, axes: [axis, axis],
       series: [{ label: "epoch" }, ...series],
-    }, [rows.map((row, at) => row.epoch ?? at + 1), ...drawn.map(([key]) => rows.map((row) => row[key] ?? null))], box);
+    }, [rows.map((row, index) => row.epoch ?? index + 1), ...available.map(([key]) => rows.map((row) => row[key] ?? null))], box);
     return box;
   };
   const show = (job) => {
     const parts = [];
     const head = make("h1", job.error ? "OSAI job" : `OSAI ${job.kind} ${job.id}`);
     if (job.state) head.append(make("span", job.state, `state ${job.state}`));
+    if (job.simulated) {
+      const badge = make("span", "simulated", "badge");
+      badge.title = "The sandbox only simulated this job: its result is not real.";
+      head.append(badge);
+    }
     parts.push(head);
     if (job.error) parts.push(make("p", job.error, "error"));
     if (job.progress !== null && job.progress !== undefined && !job.is_terminal) {
@@ -66,19 +71,19 @@
     main.replaceChildren(...parts);
     main.dataset.shown = job.state || "error";
   };
-  const ask = async () => {
-    let wait = 3000;
+  const poll = async () => {
+    let delay = 3000;
     try {
-      const answer = await fetch(main.dataset.job, { headers: { Accept: "application/json" } });
-      if (answer.status === 401 || answer.status === 403) return show({ error: "You may not see this task." });
-      const job = await answer.json();
+      const response = await fetch(main.dataset.job, { headers: { Accept: "application/json" } });
+      if (response.status === 401 || response.status === 403) return show({ error: "You are not allowed to read this task." });
+      const job = await response.json();
       show(job);
       if (job.is_terminal) return;
-      if (job.error) wait = 15000;
+      if (job.error) delay = 15000;
     } catch {
-      wait = 15000;
+      delay = 15000;
     }
-    setTimeout(ask, wait);
+    setTimeout(poll, delay);
   };
-  ask();
+  poll();
 })();

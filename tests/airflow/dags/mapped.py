@@ -31,11 +31,11 @@ with DAG("mapped_training", schedule=None, params=PARAMS, default_args=QUICK):
     create = OsaiCreateDatasetOperator.partial(task_id="create", categories=["0", "1", "2"]).expand(
         name=["mapped one", "mapped two"]
     )
-    upload = OsaiUploadImagesOperator.partial(task_id="upload", source="{{ params.images }}", trained=trained).expand(
-        dataset_id=create.output.map(lambda dataset: dataset["dataset_id"])
-    )
+    upload = OsaiUploadImagesOperator.partial(
+        task_id="upload", source="{{ params.images }}", skip_if_trained_on=trained
+    ).expand(dataset_id=create.output.map(lambda dataset: dataset["dataset_id"]))
     train = OsaiTrainModelOperator.partial(task_id="train", model_name="digits", outlets=[trained]).expand_kwargs(
-        upload.output.map(lambda told: {"dataset_ids": told["dataset_id"], "data_digest": told["digest"]})
+        upload.output.map(lambda told: {"dataset_ids": told["dataset_id"], "data_digest": told["data_digest"]})
     )
     OsaiConvertModelOperator.partial(task_id="convert", target="onnx").expand(
         model_id=train.output.map(lambda job: job["model_id"])
@@ -48,8 +48,16 @@ with DAG("mapped_holdout", schedule=None, params=PARAMS, default_args=QUICK):
     OsaiModelGateOperator.partial(
         task_id="gate",
         champion=osai_model("mapped-holdout"),
-        same_holdout=True,
-        holdout_dataset_id="{{ params.holdout }}",
+        evaluation_dataset_id="{{ params.holdout }}",
+    ).expand(candidate=candidates())
+
+with DAG("mapped_missing", schedule=None, params=PARAMS | {"missing": "fail"}, default_args=QUICK):
+    OsaiModelGateOperator.partial(
+        task_id="gate",
+        champion=osai_model("mapped-missing"),
+        evaluation_dataset_id="{{ params.holdout }}",
+        if_champion_missing="{{ params.missing }}",
+        deferrable=True,
     ).expand(candidate=candidates())
 
 with DAG("mapped_group", schedule=None, params=PARAMS, default_args=QUICK):
@@ -63,7 +71,7 @@ with DAG("mapped_group", schedule=None, params=PARAMS, default_args=QUICK):
     judged.expand(candidate=candidates())
 
 with DAG("mapped_rent", schedule=None, default_args=QUICK):
-    rent = OsaiRentDeviceOperator.partial(task_id="rent", duration=60).expand(device=["jetson", "coral"])
+    rent = OsaiRentDeviceOperator.partial(task_id="rent", duration=3600).expand(device=["jetson", "coral"])
 
     @task
     def use(device):
@@ -76,7 +84,7 @@ with DAG("mapped_rent", schedule=None, default_args=QUICK):
     use.expand(device=rent.output) >> release
 
 with DAG("mapped_rent_released_at_once", schedule=None, default_args=QUICK):
-    rent = OsaiRentDeviceOperator.partial(task_id="rent", duration=60).expand(device=["jetson", "coral"])
+    rent = OsaiRentDeviceOperator.partial(task_id="rent", duration=3600).expand(device=["jetson", "coral"])
     OsaiReleaseDeviceOperator(task_id="release", job_id=rent.output["job_id"])
 
 with DAG("mapped_late", schedule=None, params=PARAMS, default_args=QUICK | {"retries": 2}):
@@ -84,7 +92,7 @@ with DAG("mapped_late", schedule=None, params=PARAMS, default_args=QUICK | {"ret
     @task
     def assets():
         """Return an asset for each upload and gate, which is too late."""
-        return [{"trained": osai_model("late")}]
+        return [{"skip_if_trained_on": osai_model("late")}]
 
     @task
     def champions():
@@ -94,7 +102,7 @@ with DAG("mapped_late", schedule=None, params=PARAMS, default_args=QUICK | {"ret
     @task
     def branches():
         """Return tasks to follow, which is too late."""
-        return [{"on_reject": "follows", "candidate": "1"}]
+        return [{"rejected_task_ids": "follows", "candidate": "1"}]
 
     OsaiUploadImagesOperator.partial(task_id="upload", dataset_id="1", source="{{ params.images }}").expand_kwargs(
         assets()
@@ -107,7 +115,7 @@ with DAG("mapped_late", schedule=None, params=PARAMS, default_args=QUICK | {"ret
     def group(candidate):
         """Branch in a mapped task group, which Airflow 3.2 and 3.3 do not."""
         gate = OsaiModelGateOperator(
-            task_id="gate", candidate=candidate, champion=osai_model("late"), on_reject="group.follows"
+            task_id="gate", candidate=candidate, champion=osai_model("late"), rejected_task_ids="group.follows"
         )
         gate >> reached.override(task_id="follows")()
 

@@ -1,4 +1,4 @@
-"""A device around a task that fails if it is told to."""
+"""A rented device around a task that fails on request."""
 
 from airflow.sdk import DAG, task
 

@@ -1,4 +1,4 @@
-"""Which file speaks of which image, what each format says, and what is wrong, in words that help."""
+"""Matching annotation files to images, parsing each format, and the messages for invalid files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_osai.data.annotations import Box, largest
-from tests.data.annotations.source import problem, reading
+from airflow_provider_osai.data.annotations import Box, max_size
+from tests.data.annotations.source import problem, read_files
 
 ONE = Box("cat", 0.25, 0.25, 0.5, 0.5)
 
@@ -60,9 +60,9 @@ YOLO = "0 0.5 0.5 0.5 0.5\n"
     ],
     ids=" ".join,
 )
-def test_an_image_is_found_where_the_format_says(files):
-    """Beside it or in the folders that the formats have."""
-    read = reading(files)
+def test_annotations_are_matched_to_their_image(files):
+    """Beside the image, or in the folders that the format defines."""
+    read = read_files(files)
     assert read.problems == {}
     ((image, boxes),) = read.boxes.items()
     assert (image, boxes, read.categories) == (next(iter(files)), (ONE,), ("cat",))
@@ -73,180 +73,185 @@ def test_an_image_is_found_where_the_format_says(files):
     "files",
     [{"a.json": '{"a": 1}'}, {"a.json": "[1]"}, {"a.xml": "<html/>"}, {"README.txt": "hello"}, {"a.yaml": "a: 1"}],
 )
-def test_other_files_are_left_alone(files):
-    """They are no annotations, nor a problem here."""
-    read = reading({"0.jpg": "", **files})
+def test_other_files_are_neither_annotations_nor_problems(files):
+    read = read_files({"0.jpg": "", **files})
     assert (read.files, read.problems, read.boxes) == (frozenset(), {}, {})
 
 
 @pytest.mark.parametrize(
     "files", [{"a.json": coco(annotations=[])}, {"0.txt": ""}, {"0.xml": "<annotation></annotation>"}]
 )
-def test_an_image_with_nothing_on_it_has_no_boxes(files):
-    """Which is not the same as not being annotated."""
-    assert reading({"0.jpg": "", "1.jpg": "", **files}).boxes == {"0.jpg": ()}
+def test_an_image_annotated_without_objects_has_no_boxes(files):
+    """Unlike an image that is not annotated."""
+    assert read_files({"0.jpg": "", "1.jpg": "", **files}).boxes == {"0.jpg": ()}
 
 
 @pytest.mark.parametrize(
-    ("files", "words"),
+    ("files", "message"),
     [
         ({"0.txt": YOLO, "classes.txt": "cat", "0.xml": voc()}, "0.jpg: .*several files, keep one: 0.txt, 0.xml"),
         ({"a.json": coco(), "0.xml": voc()}, "0.jpg: .*several files, keep one: 0.xml, a.json"),
         ({"0.png": "", "0.txt": YOLO, "classes.txt": "cat"}, "0.txt: .*several images: '0.jpg, 0.png'"),
         ({"0.png": "", "0.xml": voc(filename="x")}, "0.xml: .*several images"),
-        ({"x/0.jpg": "", "y/a.json": coco()}, "y/a.json: images.0.: '0.jpg' may be several images"),
-        ({"0.txt": YOLO}, "0.txt: no list of classes"),
-        ({"0.txt": YOLO, "classes.txt": "cat", "a.yaml": "names: [dog]"}, "0.txt: the lists .*differ: .*"),
-        ({"9.txt": YOLO, "classes.txt": "cat"}, "9.txt: the image .*not there"),
-        ({"9.xml": voc()}, "9.xml: the image .*not there"),
-        ({"a.json": coco(name="9.jpg")}, r"a.json: images\[0\]: the image '9.jpg' is not there"),
-        ({"0.xml": b"<!DOCTYPE a [<!ENTITY b 'c'>]>" + voc().encode()}, "0.xml: it has a DOCTYPE"),
-        ({"0.xml": ("<!DOCTYPE a [<!ENTITY b 'c'>]>" + voc()).encode("utf-16")}, "0.xml: it has a DOCTYPE"),
-        ({"0.xml": "<annotation>&b;</annotation>"}, "0.xml: it is no XML: undefined entity"),
-        ({"0.xml": "<a>" * 100_000}, "0.xml: it is nested more than 32 deep"),
-        ({"0.xml": "<?xml version='1.0' encoding='zip'?>" + voc()}, "0.xml: it is no text in zip"),
-        ({"a.json": "["}, "a.json: it is no JSON"),
-        ({"a.json": "[" * 100_000}, "a.json: it is no JSON"),
-        ({"a.json": "1" * 10_000}, "a.json: it is no JSON"),
-        ({"a.yaml": "[" * 10_000}, "a.yaml: it is no YAML"),
-        ({"a.yaml": "names: cat"}, "a.yaml: names: a list"),
-        ({"a.yaml": "names: {0: a, 0: b}"}, "a.yaml: names: the number 0 is there twice"),
-        ({"classes.txt": "a\n\nb"}, "classes.txt: line 2: '' is no name"),
-        ({"classes.txt": b"\xff"}, "classes.txt: it is no UTF-8"),
-        ({"0.txt": b"\xff", "classes.txt": "cat"}, "0.txt: it is no UTF-8"),
-        ({"0.txt": b"0" * (largest("0.txt") + 1)}, "0.txt: it is larger than 4,194,304"),
+        ({"x/0.jpg": "", "y/a.json": coco()}, "y/a.json: images.0.: '0.jpg' matches several images"),
+        ({"0.txt": YOLO}, "0.txt: no class list"),
+        (
+            {"0.txt": YOLO, "classes.txt": "cat", "a.yaml": "names: [dog]"},
+            "0.txt: different class lists .*: a.yaml, classes.txt",
+        ),
+        ({"9.txt": YOLO, "classes.txt": "cat"}, "9.txt: image not found"),
+        ({"9.xml": voc()}, "9.xml: image not found"),
+        ({"a.json": coco(name="9.jpg")}, r"a.json: images\[0\]: image '9.jpg' not found"),
+        ({"0.xml": b"<!DOCTYPE a [<!ENTITY b 'c'>]>" + voc().encode()}, "0.xml: a DOCTYPE"),
+        ({"0.xml": ("<!DOCTYPE a [<!ENTITY b 'c'>]>" + voc()).encode("utf-16")}, "0.xml: a DOCTYPE"),
+        ({"0.xml": "<annotation>&b;</annotation>"}, "0.xml: not XML: undefined entity"),
+        ({"0.xml": "<a>" * 100_000}, "0.xml: more than 32 nested elements"),
+        ({"0.xml": "<?xml version='1.0' encoding='zip'?>" + voc()}, "0.xml: not text in zip"),
+        ({"a.json": "["}, "a.json: not JSON"),
+        ({"a.json": "[" * 100_000}, "a.json: not JSON"),
+        ({"a.json": "1" * 10_000}, "a.json: not JSON"),
+        ({"a.yaml": "[" * 10_000}, "a.yaml: not YAML"),
+        ({"a.yaml": "names: cat"}, "a.yaml: names: must be a list"),
+        ({"a.yaml": "names: {0: a, 0: b}"}, "a.yaml: names: duplicate class number 0"),
+        ({"classes.txt": "a\n\nb"}, "classes.txt: line 2: invalid category name: ''"),
+        ({"classes.txt": b"\xff"}, "classes.txt: not UTF-8"),
+        ({"0.txt": b"\xff", "classes.txt": "cat"}, "0.txt: not UTF-8"),
+        ({"0.txt": b"0" * (max_size("0.txt") + 1)}, "0.txt: larger than 4,194,304"),
     ],
 )
-def test_a_file_that_cannot_be_read_is_a_problem(files, words):
-    """Told by its name, and by what would mend it."""
+def test_an_invalid_file_is_a_problem_with_its_name_and_reason(files, message):
     import re
 
-    assert re.match(words, problem({"0.jpg": "", **files}))
+    assert re.match(message, problem({"0.jpg": "", **files}))
 
 
 @pytest.mark.parametrize(
-    ("line", "words"),
+    ("line", "message"),
     [
-        ("0 0.5 0.5 0.5", "has 4 numbers, not 5"),
-        ("0 0.1 0.1 0.9 0.1 0.9 0.9", "has 7 numbers, not 5; outlines"),
+        ("0 0.5 0.5 0.5", "has 4 numbers instead of 5"),
+        ("0 0.1 0.1 0.9 0.1 0.9 0.9", "has 7 numbers instead of 5; segmentation"),
         ("1 0.5 0.5 0.5 0.5", "class 1 is not in the list of 1"),
         ("-1 0.5 0.5 0.5 0.5", "class -1 is not"),
         ("0.5 0.5 0.5 0.5 0.5", "class 0.5 is not"),
         ("nan 0.5 0.5 0.5 0.5", "class nan is not"),
-        ("cat 0.5 0.5 0.5 0.5", "'cat' is no number"),
+        ("cat 0.5 0.5 0.5 0.5", "'cat' is not a number"),
         ("0 nan 0.5 0.5 0.5", "finite"),
         ("0 0.5 0.5 inf 0.5", "finite"),
         ("0 0.5 0.5 0 0.5", "more than 0"),
         ("0 0.5 0.5 0.5 -0.5", "more than 0"),
         ("0 0.9 0.5 0.5 0.5", "outside"),
         ("0 50 50 20 20", "outside"),
-        (YOLO.strip(), "same box as line 1"),
+        (YOLO.strip(), "duplicate of line 1"),
     ],
 )
-def test_a_bad_line_of_yolo_is_told(line, words):
-    """With its number; the others are read."""
-    read = reading({"0.jpg": "", "0.txt": YOLO + line, "classes.txt": "cat"})
+def test_an_invalid_yolo_line_is_reported_with_its_number(line, message):
+    """The other lines are read."""
+    read = read_files({"0.jpg": "", "0.txt": YOLO + line, "classes.txt": "cat"})
     assert read.boxes == {"0.jpg": (ONE,)}
     assert "line 2: " in read.problems["0.txt"]
-    assert words in read.problems["0.txt"]
+    assert message in read.problems["0.txt"]
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changed", "message"),
     [
         ({"bbox": (25, 25, 0, 5)}, "bbox = [25, 25, 0, 5] of '0.jpg': width 0 and height 5 must be more than 0"),
         ({"bbox": (90, 25, 20, 5)}, "outside 100 x 100"),
         ({"bbox": (-2, 25, 20, 5)}, "outside 100 x 100"),
         ({"bbox": (float("nan"), 25, 20, 5)}, "finite"),
         ({"bbox": (10**400, 25, 20, 5)}, "too large"),
-        ({"bbox": ("1", 25, 20, 5)}, "not four numbers"),
-        ({"bbox": (True, 25, 20, 5)}, "not four numbers"),
-        ({"bbox": None}, "bbox = None is not four numbers"),
-        ({"size": (0, 100)}, "width = 0"),
-        ({"size": (None, 100)}, "width = None"),
+        ({"bbox": ("1", 25, 20, 5)}, "must be four numbers"),
+        ({"bbox": (True, 25, 20, 5)}, "must be four numbers"),
+        ({"bbox": None}, "bbox = None: must be four numbers"),
+        ({"size": (0, 100)}, "invalid width 0"),
+        ({"size": (None, 100)}, "invalid width None"),
         ({"categories": []}, "category_id 7 is not in categories"),
-        ({"categories": [{"id": 7, "name": " "}]}, "categories[0]: ' ' is no name"),
-        ({"categories": [{"id": 7, "name": "cat"}] * 2}, "categories[1]: id 7 is there twice"),
+        ({"categories": [{"id": 7, "name": " "}]}, "categories[0]: invalid category name: ' '"),
+        ({"categories": [{"id": 7, "name": "cat"}] * 2}, "categories[1]: duplicate id 7"),
         ({"images": []}, "image_id 1 is not in images"),
-        ({"images": [1]}, "images[0]: 1 is no object"),
-        ({"images": [{"id": 1}]}, "images[0]: file_name = None"),
-        ({"annotations": [None]}, "annotations[0]: None is no object"),
-        ({"annotations": [{"image_id": {}, "category_id": 1}]}, "image_id = {} is no id"),
+        ({"images": [1]}, "images[0]: not an object: 1"),
+        ({"images": [{"id": 1}]}, "images[0]: invalid file_name None"),
+        ({"annotations": [None]}, "annotations[0]: not an object: None"),
+        ({"annotations": [{"image_id": {}, "category_id": 1}]}, "image_id = {}: must be an integer or text"),
     ],
 )
-def test_a_bad_object_of_coco_is_told(changed, words):
-    """With its place in the file, and the value."""
-    assert words in reading({"0.jpg": "", "a.json": coco(**changed)}).problems["a.json"]
+def test_an_invalid_coco_object_is_reported_with_its_index_and_value(changed, message):
+    assert message in read_files({"0.jpg": "", "a.json": coco(**changed)}).problems["a.json"]
 
 
-def test_the_same_object_twice_in_coco_is_told():
-    """By its id, or by what it says."""
-    for identity, words in ((1, "annotations[1]: id 1 is there twice"), (2, "same box of '0.jpg' as annotations[0]")):
+def test_a_duplicate_coco_object_is_reported():
+    """By its id, or by its box."""
+    for identity, message in (
+        (1, "annotations[1]: duplicate id 1"),
+        (2, "annotations[1]: duplicate box of '0.jpg', same as annotations[0]"),
+    ):
         document = json.loads(coco())
         document["annotations"].append({**document["annotations"][0], "id": identity})
-        assert words in problem({"0.jpg": "", "a.json": json.dumps(document)})
+        assert message in problem({"0.jpg": "", "a.json": json.dumps(document)})
 
 
 @pytest.mark.parametrize(
-    ("changed", "words"),
+    ("changed", "message"),
     [
-        ({"sides": (75, 26, 26, 75)}, "object 1: width -49 and height 49 must not be less than 0"),
-        ({"sides": ("", 26, 26, 75)}, "object 1: xmin = '' is no number"),
-        ({"sides": ("nan", 26, 26, 75)}, "object 1: not all its numbers are finite"),
-        ({"sides": (26, 26, 102, 75)}, "object 1: it reaches"),
+        ({"sides": (75, 26, 26, 75)}, "object 1: width -49 and height 49 must not be negative"),
+        ({"sides": ("", 26, 26, 75)}, "object 1: xmin = '': not a number"),
+        ({"sides": ("nan", 26, 26, 75)}, "object 1: all four numbers must be finite"),
+        ({"sides": (26, 26, 102, 75)}, "object 1: it extends"),
         ({"size": (0, 100)}, "size: width = '0'"),
         ({"size": ("", 100)}, "size: width = ''"),
-        ({"name": ""}, "object 1: '' is no name"),
-        ({"more": "<object/>"}, "object 2: None is no name"),
-        ({"more": "<object><name>a</name><name>b</name></object>"}, "object 2: None is no name"),
-        ({"more": "<object>" + voc().split("<object>")[1].split("</object>")[0] + "</object>"}, "same box as object 1"),
+        ({"name": ""}, "object 1: invalid category name: ''"),
+        ({"more": "<object/>"}, "object 2: invalid category name: None"),
+        ({"more": "<object><name>a</name><name>b</name></object>"}, "object 2: invalid category name: None"),
+        (
+            {"more": "<object>" + voc().split("<object>")[1].split("</object>")[0] + "</object>"},
+            "duplicate box, same as object 1",
+        ),
     ],
 )
-def test_a_bad_object_of_voc_is_told(changed, words):
-    """With its number."""
-    assert words in problem({"0.jpg": "", "0.xml": voc(**changed)})
+def test_an_invalid_voc_object_is_reported_with_its_number(changed, message):
+    assert message in problem({"0.jpg": "", "0.xml": voc(**changed)})
 
 
-def test_of_many_problems_a_few_are_told_and_the_others_counted():
-    """A message can be read."""
-    told = reading({"0.jpg": "", "0.txt": "x\n" * 1_000, "classes.txt": "cat"}).problems["0.txt"]
-    assert told.endswith("; and 995 more")
-    assert len(told) < 500
+def test_only_the_first_problems_of_a_file_are_reported_and_the_others_counted():
+    message = read_files({"0.jpg": "", "0.txt": "x\n" * 1_000, "classes.txt": "cat"}).problems["0.txt"]
+    assert message.endswith("; and 995 more")
+    assert len(message) < 500
 
 
-def test_many_files_without_classes_are_one_problem():
-    """Mended once for all."""
+def test_many_files_without_a_class_list_are_one_problem():
+    """One class list fixes all of them."""
     files = {f"{n}.{suffix}": YOLO for n in range(9) for suffix in ("jpg", "txt")}
     assert "8 more files" in problem(files)
 
 
-def test_what_rounding_did_is_clipped():
-    """A thousandth of the image, or a pixel; VOC files that count from 0 among it."""
-    whole = (Box("cat", 0, 0, 1, 1),)
-    assert reading({"0.jpg": "", "0.txt": "0 0.5 0.5 1.001 1.001", "classes.txt": "cat"}).boxes["0.jpg"] == whole
-    assert reading({"0.jpg": "", "a.json": coco((-0.6, -0.6, 101.2, 101.2))}).boxes["0.jpg"] == whole
-    assert reading({"0.jpg": "", "0.xml": voc((0, 0, 100, 100))}).boxes["0.jpg"] == whole
+def test_rounding_errors_are_clipped():
+    """A thousandth of the image, or a pixel; this includes VOC files that count from 0."""
+    whole_image = (Box("cat", 0, 0, 1, 1),)
+    assert (
+        read_files({"0.jpg": "", "0.txt": "0 0.5 0.5 1.001 1.001", "classes.txt": "cat"}).boxes["0.jpg"] == whole_image
+    )
+    assert read_files({"0.jpg": "", "a.json": coco((-0.6, -0.6, 101.2, 101.2))}).boxes["0.jpg"] == whole_image
+    assert read_files({"0.jpg": "", "0.xml": voc((0, 0, 100, 100))}).boxes["0.jpg"] == whole_image
 
 
-def test_classes_may_be_called_anything_in_yaml():
-    """Which elsewhere would be truth, a number or nothing."""
-    assert reading({"a.yaml": "names: [no, 1, null, 1.0]"}).categories == ("1", "1.0", "no", "null")
+def test_class_names_in_yaml_are_always_text():
+    """Also where YAML has a boolean, a number or null."""
+    assert read_files({"a.yaml": "names: [no, 1, null, 1.0]"}).categories == ("1", "1.0", "no", "null")
 
 
-def test_two_ids_of_coco_may_mean_one_name():
-    """Some exports name a whole set as one of its classes."""
+def test_two_coco_ids_may_have_the_same_name():
+    """Some exports add the data set itself as a category, named like one of its classes."""
     names = [{"id": 7, "name": "cat"}, {"id": 0, "name": "cat"}]
-    assert reading({"0.jpg": "", "a.json": coco(categories=names)}).problems == {}
+    assert read_files({"0.jpg": "", "a.json": coco(categories=names)}).problems == {}
 
 
-def test_a_box_is_ready_for_json():
-    """Under plain names."""
+def test_a_box_is_serialized_as_json():
     assert json.loads(json.dumps(ONE.wire())) == {"category": "cat", "x": 0.25, "y": 0.25, "width": 0.5, "height": 0.5}
 
 
 @st.composite
 def sized_boxes(draw):
-    """Draw an image's size, and a box in it: left, top, right, bottom in pixels."""
+    """Draw an image size, and a box in it: left, top, right, bottom in pixels."""
     width, height = draw(st.integers(1, 5_000)), draw(st.integers(1, 5_000))
     left, top = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
     return (width, height), (left, top, draw(st.integers(left + 1, width)), draw(st.integers(top + 1, height)))
@@ -254,7 +259,7 @@ def sized_boxes(draw):
 
 @given(sized_boxes())
 def test_a_box_reads_back_equal_from_each_format(drawn):
-    """Within rounding, and never beyond the image."""
+    """Up to rounding, and never outside the image."""
     (width, height), (left, top, right, bottom) = drawn
     x, y, w, h = left / width, top / height, (right - left) / width, (bottom - top) / height
     for files in (
@@ -262,7 +267,7 @@ def test_a_box_reads_back_equal_from_each_format(drawn):
         {"0.xml": voc((left + 1, top + 1, right, bottom), (width, height))},
         {"0.txt": f"0 {x + w / 2:.9f} {y + h / 2:.9f} {w:.9f} {h:.9f}", "classes.txt": "cat"},
     ):
-        read = reading({"0.jpg": "", **files})
+        read = read_files({"0.jpg": "", **files})
         assert read.problems == {}
         (box,) = read.boxes["0.jpg"]
         assert (box.x, box.y, box.width, box.height) == pytest.approx((x, y, w, h), abs=1e-8)
@@ -274,9 +279,8 @@ def test_a_box_reads_back_equal_from_each_format(drawn):
     st.sampled_from(["a.json", "0.txt", "0.xml", "classes.txt", "a.yaml"]),
     st.binary(max_size=200) | st.text().map(str.encode),
 )
-def test_no_bytes_break_the_reading(name, data):
-    """They are a problem, or none of ours."""
-    reading({"0.jpg": "", "classes.txt": "cat", name: data})
+def test_arbitrary_bytes_never_raise(name, data):
+    read_files({"0.jpg": "", "classes.txt": "cat", name: data})
 
 
 @given(
@@ -290,7 +294,6 @@ def test_no_bytes_break_the_reading(name, data):
         ),
     )
 )
-def test_no_json_breaks_the_reading(thing):
-    """In any of COCO's lists."""
+def test_arbitrary_json_in_the_coco_lists_never_raises(value):
     for key in ("images", "annotations", "categories"):
-        reading({"0.jpg": "", "a.json": coco(**{key: [thing]})})
+        read_files({"0.jpg": "", "a.json": coco(**{key: [value]})})

@@ -1,4 +1,4 @@
-"""What other tools write is read: globox, pascal-voc-writer; and pycocotools agrees about what a COCO file says."""
+"""Annotations of other tools (globox, pascal-voc-writer, pycocotools) are read correctly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pascal_voc_writer import Writer
 from PIL import Image
 from pycocotools.coco import COCO
 
-from tests.data.annotations.source import reading_folder
+from tests.data.annotations.source import read_folder
 
 PIXELS = {"0.jpg": [("cat", 10, 20, 110, 90)], "1.jpg": [("dog", 1, 1, 200, 100), ("cat", 50, 50, 51, 60)], "2.jpg": []}
 """Left, top, right and bottom of each object."""
@@ -39,74 +39,73 @@ def globox_set():
 
 
 def pixels(box):
-    """Return a box as left, top, right and bottom in pixels."""
+    """Return a box as category, left, top, right and bottom in pixels."""
     edges = (box.x * 200, box.y * 100, (box.x + box.width) * 200, (box.y + box.height) * 100)
     return (box.category, *(pytest.approx(edge, abs=1e-3) for edge in edges))
 
 
-def expect(read, grown=0):
+def assert_boxes(read, enlarged_by=0):
     assert read.problems == {}
     assert read.categories == ("cat", "dog")
-    found = {image.removeprefix("images/"): [pixels(box) for box in boxes] for image, boxes in read.boxes.items()}
-    assert found == {n: [(c, x - grown, y - grown, r, b) for c, x, y, r, b in boxes] for n, boxes in PIXELS.items()}
+    boxes = {image.removeprefix("images/"): [pixels(box) for box in boxes] for image, boxes in read.boxes.items()}
+    assert boxes == {
+        name: [(c, x - enlarged_by, y - enlarged_by, r, b) for c, x, y, r, b in objects]
+        for name, objects in PIXELS.items()
+    }
 
 
-def test_coco_of_globox(folder, globox_set):
-    """In a folder of its own."""
+def test_coco_of_globox_in_a_separate_folder(folder, globox_set):
     (folder / "annotations").mkdir()
     globox_set.save_coco(folder / "annotations" / "all.json", auto_ids=True)
-    read = reading_folder(folder)
-    expect(read)
+    read = read_folder(folder)
+    assert_boxes(read)
     assert read.files == {"annotations/all.json"}
 
 
 @pytest.mark.parametrize("writer", ["save_yolo_darknet", "save_yolo_v5"])
-@pytest.mark.parametrize("place", ["images", "labels"])
-def test_yolo_of_globox(folder, globox_set, writer, place):
-    """Beside the images, and in the folder ``labels``."""
-    getattr(globox_set, writer)(folder / place, label_to_id={"dog": 0, "cat": 1})
+@pytest.mark.parametrize("subfolder", ["images", "labels"])
+def test_yolo_of_globox(folder, globox_set, writer, subfolder):
+    getattr(globox_set, writer)(folder / subfolder, label_to_id={"dog": 0, "cat": 1})
     (folder / "classes.txt").write_text("dog\ncat\n")
-    read = reading_folder(folder)
-    expect(read)
-    assert read.files == {"classes.txt", *(f"{place}/{n}.txt" for n in range(3))}
+    read = read_folder(folder)
+    assert_boxes(read)
+    assert read.files == {"classes.txt", *(f"{subfolder}/{n}.txt" for n in range(3))}
 
 
-@pytest.mark.parametrize("place", ["images", "Annotations"])
-def test_voc_of_globox(folder, globox_set, place):
-    """It counts from 0, where the format counts from 1: a box is one pixel larger on two sides."""
-    globox_set.save_pascal_voc(folder / place)
-    expect(reading_folder(folder), grown=1)
+@pytest.mark.parametrize("subfolder", ["images", "Annotations"])
+def test_voc_of_globox(folder, globox_set, subfolder):
+    """globox counts from 0, the format from 1: boxes are one pixel larger at the left and at the top."""
+    globox_set.save_pascal_voc(folder / subfolder)
+    assert_boxes(read_folder(folder), enlarged_by=1)
 
 
 def test_voc_of_pascal_voc_writer(folder):
-    """It writes what it is given, here as the format counts."""
+    """It writes the given coordinates unchanged, here counted from 1."""
     (folder / "Annotations").mkdir()
     for name, boxes in PIXELS.items():
         writer = Writer(str(folder / "images" / name), 200, 100)
         for category, left, top, right, bottom in boxes:
             writer.addObject(category, left + 1, top + 1, right, bottom)
         writer.save(str(folder / "Annotations" / f"{name[0]}.xml"))
-    expect(reading_folder(folder))
+    assert_boxes(read_folder(folder))
 
 
-def test_pycocotools_sees_the_same_boxes(folder, globox_set):
-    """The format's own library."""
+def test_pycocotools_reads_the_same_boxes(folder, globox_set):
     path = folder / "all.json"
     globox_set.save_coco(path, auto_ids=True)
     with contextlib.redirect_stdout(io.StringIO()):
-        theirs = COCO(path)
-    ours = reading_folder(folder).boxes
-    for image in theirs.loadImgs(theirs.getImgIds()):
-        seen = theirs.loadAnns(theirs.getAnnIds(imgIds=image["id"]))
+        reference = COCO(path)
+    boxes_by_image = read_folder(folder).boxes
+    for image in reference.loadImgs(reference.getImgIds()):
+        annotations = reference.loadAnns(reference.getAnnIds(imgIds=image["id"]))
         boxes = [
             (box.x * 200, box.y * 100, box.width * 200, box.height * 100)
-            for box in ours[f"images/{image['file_name']}"]
+            for box in boxes_by_image[f"images/{image['file_name']}"]
         ]
-        assert boxes == [pytest.approx(annotation["bbox"]) for annotation in seen]
+        assert boxes == [pytest.approx(annotation["bbox"]) for annotation in annotations]
 
 
-def test_results_of_pycocotools_with_outlines_and_crowds_are_read_by_their_boxes(folder):
-    """What more is in them does not matter."""
+def test_coco_segmentation_score_and_iscrowd_are_ignored(folder):
     document = {
         "info": {},
         "images": [{"id": 1, "file_name": "0.jpg", "width": 200, "height": 100}],
@@ -128,6 +127,6 @@ def test_results_of_pycocotools_with_outlines_and_crowds_are_read_by_their_boxes
         )
     result.dataset["annotations"][0]["iscrowd"] = 1
     (folder / "truth.json").write_text(json.dumps(result.dataset))
-    read = reading_folder(folder)
+    read = read_folder(folder)
     assert read.problems == {}
     assert [pixels(box) for box in read.boxes["images/0.jpg"]] == PIXELS["0.jpg"]

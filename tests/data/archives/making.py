@@ -1,4 +1,4 @@
-"""Archives to read, good and bad, and a file as remote storage gives it."""
+"""Builders of test archives, and a file with the short reads of remote storage."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ MODES = {"tar": "", "tar.gz": "gz", "tgz": "gz", "tar.bz2": "bz2", "tar.xz": "xz
 
 
 class Remote(io.RawIOBase):
-    """A file that comes in small pieces, and counts what it gave and how often it went back."""
+    """A file that returns short reads, and counts the bytes read and the backward seeks."""
 
-    def __init__(self, data: bytes, most: int = 1000) -> None:
-        self._inner, self._most = io.BytesIO(data), most
-        self.given = self.backwards = 0
+    def __init__(self, data: bytes, max_read: int = 1000) -> None:
+        self._inner = io.BytesIO(data)
+        self._max_read = max_read
+        self.bytes_read = 0
+        self.backward_seeks = 0
 
     def readable(self):
         return True
@@ -26,20 +28,20 @@ class Remote(io.RawIOBase):
     def seek(self, offset, whence=0):
         before = self._inner.tell()
         after = self._inner.seek(offset, whence)
-        self.backwards += after < before
+        self.backward_seeks += after < before
         return after
 
     def tell(self):
         return self._inner.tell()
 
     def read(self, size=-1):
-        piece = self._inner.read(self._most if size < 0 else min(size, self._most))
-        self.given += len(piece)
-        return piece
+        chunk = self._inner.read(self._max_read if size < 0 else min(size, self._max_read))
+        self.bytes_read += len(chunk)
+        return chunk
 
 
-def zipped(files, method=zipfile.ZIP_DEFLATED) -> bytes:
-    """Return a zip of the files; names may be ZipInfo objects."""
+def make_zip(files, method=zipfile.ZIP_DEFLATED) -> bytes:
+    """Return a zip of the (name, content) pairs; names may be ZipInfo objects."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", method) as archive:
         for name, data in files:
@@ -47,8 +49,8 @@ def zipped(files, method=zipfile.ZIP_DEFLATED) -> bytes:
     return target.getvalue()
 
 
-def tarred(files, kind="tar", form=tarfile.PAX_FORMAT) -> bytes:
-    """Return a tar of the files; names may be TarInfo objects."""
+def make_tar(files, kind="tar", form=tarfile.PAX_FORMAT) -> bytes:
+    """Return a tar of the (name, content) pairs; names may be TarInfo objects."""
     target = io.BytesIO()
     with tarfile.open(fileobj=target, mode=f"w:{MODES[kind]}", format=form) as archive:
         for name, data in files:
@@ -58,5 +60,5 @@ def tarred(files, kind="tar", form=tarfile.PAX_FORMAT) -> bytes:
     return target.getvalue()
 
 
-def packed(kind, files) -> bytes:
-    return zipped(files) if kind == "zip" else tarred(files, kind)
+def make_archive(kind, files) -> bytes:
+    return make_zip(files) if kind == "zip" else make_tar(files, kind)

@@ -1,0 +1,125 @@
+"""``osai-airflow check``: diagnose a connection and, with ``--webhook``, whether webhooks reach this Airflow."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import httpx
+
+from airflow_provider_osai.api.errors import OsaiError
+from airflow_provider_osai.api.settings import OsaiSettings
+from airflow_provider_osai.cli.diagnostics import CheckResult, Status, diagnose
+from airflow_provider_osai.hooks.deployment import VARIABLE
+from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.webhooks.token import WebhookProbe, address, seal
+
+__all__ = ["load_settings", "main", "webhook_check"]
+
+TIMEOUT: Final = 10.0
+"""Seconds to wait for a response from the webhook address."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print one line for each check; return 0 if none failed, else 1."""
+    parser = argparse.ArgumentParser(prog="osai-airflow check", description="Check a connection to OSAI.")
+    parser.add_argument("--conn-id", default=OsaiHook.default_conn_name, help="default: %(default)s")
+    parser.add_argument(
+        "--webhook", action="store_true", help="also send a test webhook to this Airflow, from this machine"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        settings = load_settings(options.conn_id)
+    except OsaiError as error:
+        return _print_results(options.conn_id, [CheckResult(Status.FAIL, str(error))])
+    except Exception as error:  # Airflow's secrets backends can raise anything
+        text = (
+            f"The connection could not be read: {type(error).__name__}. Check the connection id, and run this where "
+            "Airflow is configured."
+        )
+        return _print_results(options.conn_id, [CheckResult(Status.FAIL, text)])
+    results = list(diagnose(settings, options.conn_id))
+    if options.webhook:
+        is_ok, text = webhook_check(settings, options.conn_id, _deployment_secret())
+        results.append(CheckResult(Status.OK if is_ok else Status.FAIL, text))
+    return _print_results(options.conn_id, results)
+
+
+def webhook_check(settings: OsaiSettings, osai_conn_id: str, deployment_secret: str | None) -> tuple[bool, str]:
+    """Send one probe to the webhook address; return whether this Airflow answered it, and the text to print.
+
+    The text shows the address without its signed part.
+
+    :param deployment_secret: seals the probe's token; ``None`` if the secret cannot be read on this machine.
+    """
+    if missing := settings.missing_webhook_extra:
+        return False, f"Webhooks are off: the connection has no {missing}; see docs/webhooks.md."
+    if deployment_secret is None:
+        return False, (
+            f"The webhook cannot be tested: Airflow's variable {VARIABLE} cannot be read. Run this where Airflow's "
+            "database is reachable, with the same [core] fernet_key as the other components."
+        )
+    keys = [secret.get_secret_value() for secret in settings.webhook_secrets]
+    probe = WebhookProbe(osai_conn_id, secrets.token_hex(8))
+    base_url = str(settings.webhook_base_url)
+    shown = address(base_url, "...")
+    start = time.monotonic()
+    try:
+        response = httpx.post(address(base_url, seal(probe.sign(keys), deployment_secret)), timeout=TIMEOUT)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        reason = str(error) or type(error).__name__
+        return False, f"POST {shown} got no response: {reason}. Check the address, its certificate, and the firewall."
+    if response.status_code == httpx.codes.OK and probe.is_answered_by(response.text, keys):
+        elapsed = (time.monotonic() - start) * 1000
+        return (
+            True,
+            f"POST {shown} reached this Airflow in {elapsed:.0f} ms. Whether OSAI can reach it is not tested.",
+        )
+    return False, f"POST {shown} returned {response.status_code}: {_remedy(response)}"
+
+
+def _remedy(response: httpx.Response) -> str:
+    if response.is_redirect or response.status_code in (401, 403, 407):
+        return "a proxy in front of Airflow requires a login; allow POST to /osai/webhook/ without one."
+    if response.status_code == httpx.codes.NOT_FOUND:
+        return (
+            "no webhook handler, or one with another secret. Check the base path, that the API server has the same "
+            "version of this package installed, and that it has been restarted since. A new secret, and a new value "
+            f"of Airflow's variable {VARIABLE}, take effect within 30 seconds."
+        )
+    if response.is_success:
+        return "the response is not from this Airflow; check the address."
+    return "check the logs of the API server and of any proxy in front of it."
+
+
+def load_settings(osai_conn_id: str) -> OsaiSettings:
+    """Return the settings of an Airflow connection from any secrets backend or the metadata database.
+
+    :raises OsaiError: if the connection has another type than ``osai``, or an invalid field.
+    """
+    # Not at the top: the import initializes Airflow's database access.
+    from airflow.models.connection import Connection
+
+    # Outside of a task, the hook itself would read the environment only.
+    return OsaiHook(osai_conn_id).settings_from(Connection.get_connection_from_secrets(osai_conn_id))
+
+
+def _deployment_secret() -> str | None:
+    # Not at the top: the import initializes Airflow's database access.
+    from airflow_provider_osai.hooks.deployment import deployment_in_database
+
+    try:
+        deployment = deployment_in_database(create=True)
+    except Exception:  # a database or a secrets backend can raise anything
+        return None
+    return deployment.secret if deployment else None
+
+
+def _print_results(osai_conn_id: str, results: Sequence[CheckResult]) -> int:
+    for result in results:
+        sys.stdout.write(f"{result.status:<4} {osai_conn_id}: {result.text}\n")
+    return 1 if any(result.status is Status.FAIL for result in results) else 0

@@ -1,0 +1,197 @@
+"""Decide on kill whether to cancel the job of a stopped trigger, and cancel it in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from weakref import WeakSet
+
+from airflow.providers.common.compat.sdk import XCom
+from airflow.triggers.base import BaseTrigger
+from asgiref.sync import sync_to_async
+
+from airflow_provider_osai.api.errors import OsaiError
+from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.hooks.background_tasks import run_in_background
+from airflow_provider_osai.hooks.shared_client import acquire_with_retries, release_shared_client
+from airflow_provider_osai.jobs.flow import arun
+from airflow_provider_osai.jobs.lifecycle import cancel, retry_while_unreachable
+from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
+
+if TYPE_CHECKING:
+    from airflow_provider_osai.api.models import Job
+    from airflow_provider_osai.hooks.osai import OsaiHook
+
+__all__ = ["HAS_ON_KILL", "KilledTask", "task_state", "warm_up"]
+
+T = TypeVar("T")
+
+HAS_ON_KILL: Final = hasattr(BaseTrigger, "on_kill")
+"""Whether this Airflow calls ``on_kill`` (3.3 and newer). Older ones only cancel the trigger, without a reason."""
+ON_KILL_TIMEOUT: Final = 20.0
+"""Seconds that ``on_kill`` waits for the cancellation, which then continues in the background. Airflow allows 30."""
+STATE_TIMEOUT: Final = 600.0
+"""Seconds for which reading an unreadable task state is retried."""
+TRANSITION_TIMEOUT: Final = 6.0
+"""Seconds for which a task on its way to a worker is watched: it was cleared or, rarely, it resumes."""
+RECHECK_INTERVAL: Final = 1.0
+"""Seconds between two reads of the task state."""
+DEFERRED: Final = "deferred"
+UNREADABLE: Final = "unreadable"
+RETRY_STATES: Final = frozenset({"up_for_retry", "up_for_reschedule"})
+"""States in which a task will reconnect to its job. A kill does not lead to them."""
+
+
+@dataclass(frozen=True, slots=True)
+class KilledTask:
+    """A task that may have been killed while it was deferred, and the job that it waited for.
+
+    :param ti: the task instance, as the trigger has it.
+    :param hook: hook of the job's connection.
+    :param kind: the job's kind.
+    :param job_id: OSAI's id of the job.
+    :param unreachable_timeout: seconds for which the cancellation is retried while OSAI is unreachable.
+    :param log: the trigger's logger, which writes into the task log as long as the trigger runs.
+    :param wait_for_ready: whether the task waited for a device, which is kept if the task succeeded.
+    """
+
+    ti: Any
+    hook: OsaiHook
+    kind: str
+    job_id: str
+    unreachable_timeout: float
+    log: Any = field(repr=False)
+    wait_for_ready: bool = False
+
+    async def cancel_job(self) -> None:
+        """Cancel the job if its task no longer wants it. Returns within 20 seconds and raises no errors.
+
+        A trigger is also stopped when its triggerer ends or another triggerer takes it over, and Airflow does not
+        always distinguish that from a kill, so the state of the task decides. The cancellation runs in the background:
+        it continues if the caller is cancelled (Airflow 3.3 cancels a trigger repeatedly until it has stopped) or if it
+        takes longer.
+        """
+        # Logged first: Airflow closes the task log when the trigger has stopped, possibly long before the cancellation.
+        self.log.info(
+            "The trigger was stopped. If its task was killed, OSAI %s job %s will be cancelled. While OSAI is "
+            "unreachable, the triggerer retries for up to %.0f s, and the job may still run",
+            self.kind,
+            self.job_id,
+            self.unreachable_timeout,
+        )
+        cancellation = run_in_background(self._cancel_if_killed())
+        await asyncio.wait({cancellation}, timeout=ON_KILL_TIMEOUT)
+
+    async def _cancel_if_killed(self) -> None:
+        failure = "Checking whether OSAI %s job %s is still wanted failed; it may still run: %s"
+        try:
+            state = await self._killed_state()
+            if state is None:
+                return
+            failure = f"Cancelling OSAI %s job %s failed, although its task is {state}; it may still run: %s"
+            job = await self._cancel()
+            if job.is_terminal:
+                message = "OSAI %s job %s has ended as %s; its task is %s"
+                self.log.info(message, self.kind, self.job_id, job.state, state)
+            else:
+                message = "Requested cancellation of OSAI %s job %s, since its task is %s"
+                self.log.info(message, self.kind, self.job_id, state)
+        except Exception as error:  # Airflow would log no more than that something failed
+            self.log.error(
+                failure, self.kind, self.job_id, str(error) if isinstance(error, OsaiError) else type(error).__name__
+            )
+
+    async def _cancel(self) -> Job:
+        shared = await acquire_with_retries(self.hook, self.unreachable_timeout, self.log)
+        try:
+            flow = retry_while_unreachable(
+                partial(cancel, shared.client.calls, JobKind.parse(self.kind), self.job_id),
+                timeout=self.unreachable_timeout,
+                log=lambda reason: self.log.warning(
+                    "Cancelling OSAI %s job %s failed; it may still run: %s",
+                    self.kind,
+                    self.job_id,
+                    reason,
+                ),
+            )
+            return await arun(flow, partial(shared.client.send, retry=False))
+        finally:
+            await release_shared_client(shared)
+
+    async def _killed_state(self) -> str | None:
+        """Decide whether to cancel: return the task's state if it no longer needs the job; ``None`` to keep the job."""
+        started = time.monotonic()
+        seen_resumed = 0
+        while True:
+            state = await task_state(self.ti)
+            elapsed = time.monotonic() - started
+            job_id = await self._xcom("job_id") if state in (DEFERRED, "running") else None
+            has_other_job = job_id not in (None, UNREADABLE, self.job_id)
+            seen_resumed += state == "running" and job_id == self.job_id
+            if state in ENDED or state == GONE:
+                keeps_device = self.wait_for_ready and state == "success" and bool(await self._xcom("return_value"))
+                is_killed = not keeps_device
+            elif state == DEFERRED or (state == "running" and (has_other_job or seen_resumed > 1)):
+                is_killed = has_other_job
+            elif elapsed > (STATE_TIMEOUT if state == UNREADABLE else TRANSITION_TIMEOUT):
+                # A running try without a job yet reconnects to this one, or cancels it if it runs after a clear.
+                has_no_job_yet = state == "running" and job_id is None
+                is_killed = state not in RETRY_STATES and state != UNREADABLE and not has_no_job_yet
+            else:
+                await asyncio.sleep(RECHECK_INTERVAL)
+                continue
+            if not is_killed:
+                self.log.info("OSAI %s job %s is kept, since its task is %s", self.kind, self.job_id, state)
+            return state if is_killed else None
+
+    async def _xcom(self, key: str) -> Any:
+        """Return an XCom of the task; ``None`` if there is none, ``"unreadable"`` if it cannot be read."""
+        if not HAS_ON_KILL:
+            return UNREADABLE  # that triggerer handles one request at a time, and the state is sufficient
+        ti = self.ti
+        try:
+            return await sync_to_async(XCom.get_one)(
+                key=key, dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=_map_index(ti)
+            )
+        except Exception:  # the XCom only refines the decision
+            return UNREADABLE
+
+
+_warm_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
+
+
+def warm_up(ti: Any) -> None:
+    """Read a task's state once per event loop, in the background, so that the first kill is not delayed.
+
+    Airflow initialises the code behind that at the first call, which takes 17 seconds and more on a busy machine.
+    """
+    loop = asyncio.get_running_loop()
+    if not HAS_ON_KILL or loop in _warm_loops or "airflow.sdk.execution_time.task_runner" not in sys.modules:
+        return  # outside a triggerer, no supervisor can answer
+    _warm_loops.add(loop)
+    run_in_background(task_state(ti))
+
+
+async def task_state(ti: Any) -> str:
+    """Return the current state of a task instance.
+
+    :return: ``"gone"`` if Airflow has no such task, ``"unreadable"`` if the state cannot be read.
+    """
+    # Imported late, since the module initialises the whole task runner.
+    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+    try:
+        states = await sync_to_async(RuntimeTaskInstance.get_task_states)(
+            dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=_map_index(ti)
+        )
+        return str(state_in(states, ti.run_id, ti.task_id, _map_index(ti)))
+    except Exception:  # whatever Airflow raises, the job must be kept
+        return UNREADABLE
+
+
+def _map_index(ti: Any) -> int:
+    return -1 if ti.map_index is None else int(ti.map_index)

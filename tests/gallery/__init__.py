@@ -1,0 +1,1 @@
+"""A gallery of small servers that offer the same business by APIs of different styles."""
