@@ -1,0 +1,1 @@
+"""Learn a contract document from a recording, an API definition or a vendor's notebook."""
