@@ -391,17 +391,23 @@ class OsaiClient(_Sender):
     :param clock: returns monotonic seconds, for the total timeout.
     :param renew: returns the present settings; called when the access token is rejected, in case it has been replaced.
         :class:`AsyncOsaiClient` awaits it.
+    :param transport: sends the requests instead of the network, for instance in a test.
     """
 
     def __init__(
-        self, settings: OsaiSettings, *, renew: Callable[[], OsaiSettings] | None = None, **options: Any
+        self,
+        settings: OsaiSettings,
+        *,
+        renew: Callable[[], OsaiSettings] | None = None,
+        transport: httpx.BaseTransport | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(settings, **options)
         self._renew = renew
         self.sleep: Callable[[float], object] = time.sleep
         """How functions over this client wait between requests; an operator sets one that a kill interrupts."""
-        transport = BoundedTransport(httpx.HTTPTransport(**self._transport_options(ssl_context(settings))), self.limits)
-        self._http = httpx.Client(transport=RetryTransport(transport), **self._options())
+        network = transport or httpx.HTTPTransport(**self._transport_options(ssl_context(settings)))
+        self._http = httpx.Client(transport=RetryTransport(BoundedTransport(network, self.limits)), **self._options())
 
     def send(self, call: Call[T], *, retry: bool = True) -> T:
         """Send one call, and return its result.

@@ -16,6 +16,7 @@ from airflow_provider_osai.api.errors import OsaiContractError, sanitize_server_
 from airflow_provider_osai.api.text import normalize_word
 
 __all__ = [
+    "is_fraction_name",
     "is_percent",
     "raise_for_hidden_error",
     "raise_for_more_pages",
@@ -153,7 +154,12 @@ def raise_for_other_id(operation: str, asked: str, answered: str) -> None:
 
 def is_percent(metric: str, value: Any) -> bool:
     """Return whether a metric that is a fraction by its name has a value that is none, such as an accuracy of 93.5."""
-    return type(value) in (int, float) and 1 < value <= 100 and normalize_word(metric) in FRACTION_METRICS
+    return type(value) in (int, float) and 1 < value <= 100 and is_fraction_name(metric)
+
+
+def is_fraction_name(metric: str) -> bool:
+    """Return whether a metric is a fraction by its name, from 0 to 1."""
+    return normalize_word(metric) in FRACTION_METRICS
 
 
 def warn_about_metrics(operation: str, place: str, metrics: Mapping[str, Any]) -> None:

@@ -427,6 +427,10 @@ def _encode_one(endpoint: Endpoint, item: Any, headers: dict[str, str]) -> Any:
         value = get_value(item, tuple(name.split(".")))
         if "." in name:
             document = _without(document, tuple(name.split(".")))
+        else:  # what has a rule of its own is not written with the whole, too
+            for inner in rules:
+                if inner.startswith(f"{name}."):
+                    value = _without(value, tuple(inner.split(".")[1:]))
         if rule is None or name == "items":
             continue
         if value is ABSENT or value is None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from airflow_provider_osai.api.errors import OsaiContractError
 from airflow_provider_osai.api.text import storable
 
-__all__ = ["MAX_VALUES", "load_bounded", "read_bounded"]
+__all__ = ["MAX_VALUES", "load_bounded", "parse_bounded", "read_bounded"]
 
 MAX_VALUES: Final = 5_000_000
 """Maximum number of values in a document; they need at most about 1.5 GB."""
@@ -57,19 +57,35 @@ def load_bounded(path: Path, max_bytes: int, max_depth: int, max_values: int = M
     :param max_values: the maximum number of values, not counting what is inside strings.
     :raises OsaiContractError: if the file cannot be read, is not JSON, or exceeds a limit.
     """
-    content = read_bounded(path, max_bytes)
+    try:
+        return parse_bounded(read_bounded(path, max_bytes), max_depth, max_values)
+    except _Problem as problem:
+        raise _error(path, str(problem)) from None
+
+
+def parse_bounded(content: bytes | str, max_depth: int, max_values: int = MAX_VALUES) -> Any:
+    """Return the JSON document in a text, by the rules of :func:`load_bounded`.
+
+    :raises OsaiContractError: if it is not JSON, or exceeds a limit.
+    """
+    if isinstance(content, str):
+        content = content.encode("utf-8", "surrogatepass")
     may_be_unstorable = any(sign in content for sign in (b"\\u", b"\xed", b"\0"))
     text = content.decode(json.detect_encoding(content), "replace")
     del content
     if _has_more_values(text, max_values):
-        raise _error(path, f"more than {max_values} values")
+        raise _Problem(f"more than {max_values} values")
     document, problem = _decode(text)
     del text
     if problem is None and _is_deeper(document, max_depth):
         problem = f"nested more than {max_depth} levels deep"
     if problem is not None:  # raised here, since the decoder's error would keep the whole text alive
-        raise _error(path, problem)
+        raise _Problem(problem)
     return storable(document) if may_be_unstorable else document
+
+
+class _Problem(OsaiContractError):
+    """Why a text is not read, without the name of its file."""
 
 
 def _open_at_once(path: str, flags: int) -> int:
