@@ -35,6 +35,7 @@ from airflow_provider_osai.sandbox.handlers import Handlers
 from airflow_provider_osai.sandbox.messages import error_response, plain_error, request_fields, response_of
 from airflow_provider_osai.sandbox.models import ApiError, JobRecord
 from airflow_provider_osai.sandbox.openapi import describe, wire_placeholder
+from airflow_provider_osai.sandbox.portal import portal_routes
 from airflow_provider_osai.sandbox.scenarios import Fault, FaultKind
 from airflow_provider_osai.sandbox.scoped_ids import ScopedIds
 from airflow_provider_osai.sandbox.state import SandboxState
@@ -87,6 +88,7 @@ def create_app(
     routes.add(api, [row for row in rows if not is_page(row)])
     routes.add(app, [row for row in rows if is_page(row)])
     app.include_router(control_routes(control))
+    app.include_router(portal_routes(contract, base_path))
     app.add_api_route(FILES, routes.send_file, include_in_schema=False)
     app.mount(base_path, api)
     app.add_middleware(_RequestLog, control=control)
