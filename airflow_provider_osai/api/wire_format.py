@@ -307,6 +307,8 @@ def encode_response(endpoint: Endpoint, result: Any) -> EncodedResponse:
         items = [_encode_one(endpoint, item, headers) for item in (result if isinstance(result, list) else [result])]
         at = endpoint.rules.response.get("items")
         document: Any = items if at is None else at.path("items").put({}, at.to_api(items))
+        if at is None and endpoint.rules.envelope is None and _has_values_beside_items(endpoint):
+            document = {"items": items}
     elif endpoint.rules.answer == "text":
         return EncodedResponse(_encode_text(endpoint, result), headers)
     else:
@@ -318,6 +320,16 @@ def encode_response(endpoint: Endpoint, result: Any) -> EncodedResponse:
     for name, value in endpoint.rules.constants.items():
         document = json_path(name).put(document, value)
     return EncodedResponse(document, headers)
+
+
+def _has_values_beside_items(endpoint: Endpoint) -> bool:
+    """Return whether a page of a list is an object, which also says how the list continues."""
+    rule = endpoint.rules.pages
+    if rule is None:
+        return False
+    next_link = rule.next is not None and rule.next.lower() != "link"
+    more = rule.more is not None and json_path(rule.more).steps is not None
+    return bool(rule.total or rule.next_cursor or next_link or more)
 
 
 def response_paths(endpoint: Endpoint) -> dict[str, str]:

@@ -14,7 +14,7 @@ from airflow_provider_osai.api.contract import ACCESS_TOKEN, Contract, Endpoint,
 from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.api.field_rules import FieldRule
 from airflow_provider_osai.api.joined_ids import join_parts
-from airflow_provider_osai.api.json_paths import Steps, json_path, put_value
+from airflow_provider_osai.api.json_paths import Steps, get_value, json_path, put_value
 from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.api.wire_format import EncodedResponse, encode_response, path_field
 
@@ -160,10 +160,12 @@ def _reads(contract: Contract, endpoint: Endpoint) -> dict[str, Any]:
 
 def _items(endpoint: Endpoint) -> Steps:
     """Return where the list is in a response."""
+    outer = (json_path(endpoint.rules.envelope).steps or ()) if endpoint.rules.envelope else ()
     rule = endpoint.rules.response.get("items")
-    inner = () if rule is None else (rule.path("items").steps or ())
-    outer = json_path(endpoint.rules.envelope).steps if endpoint.rules.envelope else ()
-    return (*(outer or ()), *inner)
+    if rule is not None:
+        return (*outer, *(rule.path("items").steps or ()))
+    content = get_value(encode_response(endpoint, []).document, outer)
+    return outer if isinstance(content, list) else (*outer, "items")
 
 
 def _places(name: str, rule: FieldRule | None, response: EncodedResponse, begin: int) -> list[dict[str, Any]]:

@@ -28,8 +28,9 @@ STYLES = {
 
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4])
-def test_all_pages_are_read(style, count):
-    document = {"dataset.find": {"pages": STYLES[style], "response": {"items": "found"}}}
+@pytest.mark.parametrize("response", [{"items": "found"}, {}], ids=["items have a place", "default place"])
+def test_all_pages_are_read(style, count, response):
+    document = {"dataset.find": {"pages": STYLES[style], "response": response}}
     with Sandbox(contract=apply_overrides(Contract(), document)) as sandbox:
         extra = {"base_url": sandbox.base_url, "contract": document}
         settings = OsaiSettings.from_connection(sandbox.access_token, extra)
