@@ -36,6 +36,7 @@ from airflow_provider_osai.sandbox.messages import error_response, plain_error, 
 from airflow_provider_osai.sandbox.models import ApiError, JobRecord
 from airflow_provider_osai.sandbox.openapi import describe, wire_placeholder
 from airflow_provider_osai.sandbox.portal import portal_routes
+from airflow_provider_osai.sandbox.portal_push import JobHub
 from airflow_provider_osai.sandbox.scenarios import Fault, FaultKind
 from airflow_provider_osai.sandbox.scoped_ids import ScopedIds
 from airflow_provider_osai.sandbox.state import SandboxState
@@ -70,7 +71,8 @@ def create_app(
     owns_state = state is None
     state = state or SandboxState()
     control = Control(state)
-    routes = _RouteBuilder(Handlers(state, control, contract), control, state, contract)
+    handlers, ids = Handlers(state, control, contract), ScopedIds(contract, state)
+    routes = _RouteBuilder(handlers, control, state, contract, ids)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> Any:
@@ -88,7 +90,7 @@ def create_app(
     routes.add(api, [row for row in rows if not is_page(row)])
     routes.add(app, [row for row in rows if is_page(row)])
     app.include_router(control_routes(control))
-    app.include_router(portal_routes(contract, base_path))
+    app.include_router(portal_routes(contract, base_path, JobHub(state, contract, handlers, ids)))
     app.add_api_route(FILES, routes.send_file, include_in_schema=False)
     app.mount(base_path, api)
     app.add_middleware(_RequestLog, control=control)
@@ -102,10 +104,12 @@ def create_app(
 class _RouteBuilder:
     """Builds routes from the contract's rows."""
 
-    def __init__(self, handlers: Handlers, control: Control, state: SandboxState, contract: Contract) -> None:
+    def __init__(
+        self, handlers: Handlers, control: Control, state: SandboxState, contract: Contract, ids: ScopedIds
+    ) -> None:
         self._handlers = handlers
         self._contract = contract
-        self._ids = ScopedIds(contract, state)
+        self._ids = ids
         self._control = control
         self._state = state
         self._file_keys: dict[Path, str] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import socket
 import threading
@@ -10,6 +11,7 @@ from typing import Any, Self, cast
 
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.sandbox.app import TRANSPORT, create_app
@@ -19,6 +21,9 @@ from airflow_provider_osai.sandbox.state import SandboxState
 __all__ = ["Sandbox"]
 
 HOST = "127.0.0.1"
+
+_socket_log = logging.getLogger(f"{__name__}.websocket")
+_socket_log.setLevel(logging.WARNING)
 
 
 class Sandbox:
@@ -78,7 +83,7 @@ class Sandbox:
             raise
         self._port = listener.getsockname()[1]
         config = uvicorn.Config(
-            self.app, http=_Protocol, ws="none", log_config=None, access_log=False, timeout_graceful_shutdown=1
+            self.app, http=_Protocol, ws=_SocketProtocol, log_config=None, access_log=False, timeout_graceful_shutdown=1
         )
         self._server = _Server(config)
         self._thread = threading.Thread(
@@ -134,3 +139,12 @@ class _Protocol(H11Protocol):
             await app(scope, receive, send)
 
         self.app = with_transport
+
+
+class _SocketProtocol(WebSocketsSansIOProtocol):
+    """Logs warnings and errors only: uvicorn would log the address of a WebSocket, which has a token."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.logger = self.conn.logger = _socket_log
+        self.conn.debug = False
