@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from PIL import Image
 from playwright.sync_api import Browser, CDPSession, Page, expect, sync_playwright
@@ -76,7 +77,7 @@ def record(browser: Browser, style: Style) -> None:
             bodies = FormBodies(context.new_cdp_session(page))
             drive(page, sandbox, style, story)
             for cookie in context.cookies():
-                secrets.setdefault(cookie["name"], set()).add(cookie["value"])
+                secrets.setdefault(f"cookie {cookie['name']}", set()).add(cookie["value"])
             found = bodies.read()
             context.close()
         add_bodies(path, found)
@@ -108,14 +109,23 @@ def portal(style: Style, *, fails: bool = False) -> Iterator[Sandbox]:
 
 
 def collect(page: Page, secrets: dict[str, set[str]]) -> None:
-    """Collect the secrets that requests carry: tokens in headers and in queries."""
+    """Collect the secrets that the sandbox makes and requests carry, but for cookies."""
+
+    def add(name: str, value: str | None) -> None:
+        if value:
+            secrets.setdefault(name, set()).add(value)
 
     def on_request(request: Any) -> None:
-        token = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if token:
-            secrets.setdefault("jwt", set()).add(token)
+        add("jwt", request.headers.get("authorization", "").removeprefix("Bearer "))
+        add("anti_forgery_token", request.headers.get("x-xsrf-token"))
+
+    def on_socket(socket: Any) -> None:
+        query = parse_qs(urlsplit(socket.url).query)
+        add("connection_token", query["id"][0])
+        add("token_in_query", query["access_token"][0])
 
     page.on("request", on_request)
+    page.on("websocket", on_socket)
 
 
 class FormBodies:

@@ -47,8 +47,11 @@ STYLES = {
     style.name: style
     for style in (
         Style("default"),
+        Style("default-push", query="&push=1"),
         Style("accepted_location", "accepted_location"),
         Style("aspnet_envelope", "aspnet_envelope"),
+        Style("aspnet_envelope-cookies", "aspnet_envelope", "&cookies=1"),
+        Style("aspnet_envelope-push", "aspnet_envelope", "&push=1"),
         Style("graph_objects", "graph_objects"),
         Style("multipart_parts", "multipart_parts"),
         Style("nested_parents", "nested_parents"),
