@@ -7,17 +7,15 @@ fields of its own an entry has. The exchanges stay those of one recording.
 from __future__ import annotations
 
 import copy
-import gzip
 import json
 import re
 import shutil
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.learning.styles import RECORDINGS, STYLES
+from tests.learning.styles import RECORDINGS, STYLES, load
 
 __all__ = ["FORMATS", "main"]
 
@@ -29,6 +27,12 @@ PUSHED = STYLES["aspnet_envelope-push"]
 HIDDEN = {"authorization", "cookie", "set-cookie"}
 """Headers that Chrome leaves out by default."""
 OWN_HEADERS = re.compile("sec-ch-ua.*|sec-fetch-.*")
+PART = re.compile(
+    r"""\r\ncontent-disposition\s*:\s*form-data\s*;\s*name="([^"]*)"(?:\s*;\s*filename="([^"]*)")?"""
+    r"(?:\r\ncontent-type\s*:\s*([^\r\n]*))?\r\n\r\n(.*)\r\n",
+    re.IGNORECASE | re.DOTALL,
+)
+"""A part of a multipart form."""
 FIREFOX = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
 
 Recording = dict[str, Any]
@@ -43,13 +47,6 @@ def main() -> None:
         path.write_text(json.dumps(convert(load(style.folder / "success.har")), indent=1, ensure_ascii=False) + "\n")
     shutil.copy(SOURCE.folder / "secrets.json", FOLDER)
     shutil.copy(PUSHED.folder / "secrets.json", FOLDER / "secrets_push.json")
-
-
-def load(path: Path) -> Recording:
-    """Return a recording, which may be compressed."""
-    if path.exists():
-        return json.loads(path.read_text())
-    return json.loads(gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes()))
 
 
 def chrome(recording: Recording) -> Recording:
@@ -117,8 +114,32 @@ def _chrome_request(request: Recording) -> Recording:
     written |= {"queryString": request["queryString"], "cookies": [], "headersSize": request["headersSize"]}
     written["bodySize"] = request["bodySize"]
     if "postData" in request:
-        written["postData"] = {key: request["postData"][key] for key in ("mimeType", "text")}
+        data = request["postData"]
+        written["postData"] = {"mimeType": data["mimeType"], "text": data["text"]}
+        if params := _form_params(data):
+            written["postData"]["params"] = params
     return written
+
+
+def _form_params(data: Recording) -> list[Recording]:
+    """Return the fields of a form as Chrome shows them: of a file, only that it is one."""
+    if data["mimeType"].startswith("application/x-www-form-urlencoded"):
+        return _url_params(data)
+    if not data["mimeType"].startswith("multipart/"):
+        return []
+    boundary = data["mimeType"].partition("boundary=")[2]
+    found = []
+    for part in data["text"].split(f"--{boundary}"):
+        if match := PART.fullmatch(part):
+            name, file, kind, value = match.groups()
+            found.append({"name": name, "value": "(binary)" if file or kind else value})
+    return found
+
+
+def _url_params(data: Recording) -> list[Recording]:
+    if not data["mimeType"].startswith("application/x-www-form-urlencoded"):
+        return []
+    return [{"name": name, "value": value} for name, value in parse_qsl(data["text"], keep_blank_values=True)]
 
 
 def _without(headers: list[Recording]) -> list[Recording]:
@@ -136,10 +157,7 @@ def firefox(recording: Recording) -> Recording:
                 header["value"] = FIREFOX
         request |= {"headers": headers, "httpVersion": "HTTP/1.1"}
         if data := request.get("postData"):
-            is_form = data["mimeType"].startswith("application/x-www-form-urlencoded")
-            pairs = parse_qsl(data["text"], keep_blank_values=True) if is_form else []
-            params = [{"name": name, "value": value} for name, value in pairs]
-            request["postData"] = {"mimeType": data["mimeType"], "params": params, "text": data["text"]}
+            request["postData"] = {"mimeType": data["mimeType"], "params": _url_params(data), "text": data["text"]}
         response["content"].pop("compression", None)
         response = {key: value for key, value in response.items() if not key.startswith("_")}
         entries.append(
@@ -195,10 +213,7 @@ def mitmproxy(recording: Recording) -> Recording:
         }
         if request["method"] in ("POST", "PUT", "PATCH"):
             data = request.get("postData", {"mimeType": "", "text": ""})
-            is_form = data["mimeType"].startswith("application/x-www-form-urlencoded")
-            pairs = parse_qsl(data["text"], keep_blank_values=True) if is_form else []
-            params = [{"name": name, "value": value} for name, value in pairs]
-            written["postData"] = {"mimeType": data["mimeType"], "text": data["text"], "params": params}
+            written["postData"] = {"mimeType": data["mimeType"], "text": data["text"], "params": _url_params(data)}
         content = response["content"]
         entries.append(
             {
@@ -209,9 +224,11 @@ def mitmproxy(recording: Recording) -> Recording:
                     "status": response["status"],
                     "statusText": "",
                     "httpVersion": "HTTP/2.0",
-                    "cookies": response["cookies"],
+                    "cookies": [
+                        {"domain": "", "secure": False, "httpOnly": False, **each} for each in response["cookies"]
+                    ],
                     "headers": _lower(response["headers"]),
-                    "content": {**content, "mimeType": content["mimeType"]},
+                    "content": content,
                     "redirectURL": "",
                     "headersSize": response["headersSize"],
                     "bodySize": response["bodySize"],

@@ -27,7 +27,7 @@ from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.sandbox import Sandbox
 from airflow_provider_osai.sandbox.models import JobFailed
-from tests.learning.styles import CANARIES, STYLES, Style
+from tests.learning.styles import CANARIES, STYLES, Style, load
 
 __all__ = ["drive", "launch", "main", "portal"]
 
@@ -82,8 +82,12 @@ def record(browser: Browser, style: Style) -> None:
             context.close()
         add_bodies(path, found)
         compress(path)
-    found = {name: sorted(values) for name, values in sorted(secrets.items())}
-    (style.folder / "secrets.json").write_text(json.dumps(found, indent=1) + "\n")
+    texts = [json.dumps(load(style.folder / f"{story}.har")) for story in style.stories]
+    recorded = {
+        name: sorted(value for value in values if any(value in text for text in texts))
+        for name, values in sorted(secrets.items())
+    }
+    (style.folder / "secrets.json").write_text(json.dumps({k: v for k, v in recorded.items() if v}, indent=1) + "\n")
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["CANARIES", "RECORDINGS", "STYLES", "Style"]
+__all__ = ["CANARIES", "RECORDINGS", "STYLES", "Style", "load"]
 
 DOCUMENTS = Path(__file__).parents[1] / "gallery" / "documents"
 RECORDINGS = Path(__file__).parent / "recordings"
@@ -65,3 +68,10 @@ STYLES = {
         Style("two_flags", "two_flags"),
     )
 }
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Return a recording, which may be compressed."""
+    if path.exists():
+        return json.loads(path.read_text())
+    return json.loads(gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes()))
