@@ -72,6 +72,7 @@ def _run(options: argparse.Namespace, token: str | None) -> int:
         sys.stdout.flush()
         if sys.stderr.isatty():  # a command for a person to paste
             sys.stderr.write(f"export AIRFLOW_CONN_OSAI_DEFAULT='{_connection(sandbox)}'\n")
+            sys.stderr.write(f"Portal: {sandbox.portal_url}/portal\n")
         stopped.wait()
     return 0
 
