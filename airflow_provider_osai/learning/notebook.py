@@ -1,0 +1,69 @@
+"""Read the HTTP calls that a vendor's notebook or script states. The code is parsed, but neither run nor imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow_provider_osai.api.errors import sanitize_server_text
+from airflow_provider_osai.learning.code_cells import parse_cell, read_cells
+from airflow_provider_osai.learning.code_reader import CodeReader
+from airflow_provider_osai.learning.code_values import CallRecord
+from airflow_provider_osai.learning.secret_text import SecretValues
+from airflow_provider_osai.learning.stated_calls import Notebook, StatedCall, Variable
+
+__all__ = ["Notebook", "StatedCall", "Variable", "read_notebook"]
+
+
+def read_notebook(path: Path) -> Notebook:
+    """Return the calls in a Jupyter notebook (``.ipynb``, nbformat 3 and 4) or a Python script (``.py``).
+
+    Followed are constants, f-strings and other ways to put texts together, dicts and lists, functions and classes of the
+    notebook itself, ``requests`` and ``httpx``, in the order of the cells. Of outputs and text cells, nothing is read.
+    Secrets, e-mail addresses and ids are replaced by variables.
+
+    :raises OsaiContractError: if the file cannot be read, is no notebook, or is too large.
+    """
+    reader = CodeReader(sanitize_server_text(path.name, 100))
+    skipped_cells = skipped_lines = 0
+    for cell in read_cells(path):
+        tree, skipped = parse_cell(cell.text)
+        skipped_lines += skipped
+        if tree is None:
+            skipped_cells += 1
+            continue
+        try:
+            reader.read(tree, f"cell {cell.number} " if cell.number else "", cell.first_line)
+        except RecursionError:
+            skipped_cells += 1
+    reader.read_uncalled()
+    secrets = reader.secrets
+    calls = (_finish(call, secrets) for call in reader.calls)
+    words = {
+        name: frozenset(word for word in words if not secrets.is_secret(word))
+        for name, words in reader.words.items()
+        if not secrets.is_secret(name)
+    }
+    return Notebook(
+        calls=tuple({repr(call): call for call in calls}.values()),  # a function may be called twice in one line
+        words={name: kept for name, kept in words.items() if kept},
+        skipped_cells=skipped_cells,
+        skipped_lines=skipped_lines,
+    )
+
+
+def _finish(call: CallRecord, secrets: SecretValues) -> StatedCall:
+    """Return a call without secrets."""
+    address = call.address
+    return StatedCall(
+        method=call.method,
+        path=secrets.clean_path(address.path),
+        base_known=address.base_known,
+        query=secrets.clean(call.query),
+        body=secrets.clean(call.body),
+        form=secrets.clean(call.form),
+        files=tuple(secrets.clean_name(name) for name in call.files),
+        headers=tuple(secrets.clean_name(name) for name in call.headers),
+        source=call.source,
+        response_reads={secrets.clean_name(name): secrets.clean_name(path) for name, path in call.reads.items()},
+        origin="" if secrets.is_secret(address.origin) else address.origin,
+    )
