@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
-from urllib.parse import urljoin
 
 from airflow_provider_osai.api.errors import OsaiContractError
 from airflow_provider_osai.learning.code_values import (
@@ -24,7 +23,6 @@ from airflow_provider_osai.learning.code_values import (
     Constant,
     Function,
     Instance,
-    JsonText,
     Library,
     Read,
     Response,
@@ -42,7 +40,7 @@ from airflow_provider_osai.learning.code_values import (
 from airflow_provider_osai.learning.http_calls import METHODS, is_client_name, is_url, state_call
 from airflow_provider_osai.learning.secret_text import SecretValues, is_secret_name
 from airflow_provider_osai.learning.stated_calls import Variable
-from airflow_provider_osai.learning.text_methods import call_text_method, format_percent
+from airflow_provider_osai.learning.text_methods import call_library_function, call_text_method, format_percent
 
 __all__ = ["MAX_CALLS", "CodeReader"]
 
@@ -115,13 +113,8 @@ class CodeReader:
 
     def read_uncalled(self) -> None:
         """Follow the functions that nothing has called; first those that no other function calls."""
-        names: dict[ast.AST, set[str]] = {
-            node: {
-                getattr(each.func, "attr", getattr(each.func, "id", "")) for each in ast.walk(node) if _is_call(each)
-            }
-            for node in self._functions
-        }
-        used = defaultdict(set)
+        names = {node: _called_names(node) for node in self._functions}
+        used: dict[str, set[ast.AST]] = defaultdict(set)
         for node, called in names.items():
             for name in called:
                 used[name].add(node)
@@ -145,6 +138,9 @@ class CodeReader:
         self._frame = _Frame(scope, function.owner)
         try:
             self._run(function.node.body)
+            for value in self._frame.returned:
+                if isinstance(value, Read) and value.path:
+                    value.note()
         finally:
             self._frame = outer
 
@@ -157,70 +153,83 @@ class CodeReader:
         for statement in statements:
             if not self._followed:
                 self._line = statement.lineno
-            self._execute(statement)
+            self._visit(statement)
         self._levels -= 1
 
-    def _execute(self, statement: ast.stmt) -> None:
-        match statement:
-            case ast.Assign(targets=targets, value=node):
-                value = self._evaluate(node)
-                for target in targets:
-                    self._assign(target, value, node)
-            case ast.AnnAssign(target=target, value=ast.expr() as node):
-                self._assign(target, self._evaluate(node), node)
-            case ast.AnnAssign():
-                pass
-            case ast.AugAssign(target=target, op=op, value=node):
-                before, after = self._evaluate(target), self._evaluate(node)
-                self._assign(target, self._operate(op, before, after, target), node)
-            case ast.Return(value=ast.expr() as node):
-                self._frame.returned.append(self._evaluate(node))
-            case ast.For() | ast.AsyncFor():
-                self._assign(statement.target, self._item(self._evaluate(statement.iter), statement.target), None)
-                self._run([*statement.body, *statement.orelse])
-            case ast.With() | ast.AsyncWith():
-                for item in statement.items:
-                    value = self._evaluate(item.context_expr)
-                    if item.optional_vars is not None:
-                        self._assign(item.optional_vars, value, item.context_expr)
-                self._run(statement.body)
-            case ast.FunctionDef() | ast.AsyncFunctionDef():
-                self._define(statement, None)
-            case ast.ClassDef():
-                self._define_class(statement)
-            case ast.Import(names=names):
-                for alias in names:
-                    name = alias.name if alias.asname else alias.name.partition(".")[0]
-                    self._frame.scope.values[alias.asname or name] = Library(name)
-            case ast.ImportFrom(module=str() as module, names=names):
-                for alias in names:
-                    self._frame.scope.values[alias.asname or alias.name] = Library(f"{module}.{alias.name}")
-            case ast.Match(subject=subject, cases=cases):
-                self._evaluate(subject)
-                for case in cases:
-                    patterns = [each.value for each in ast.walk(case.pattern) if isinstance(each, ast.MatchValue)]
-                    self._note_words(subject, [self._evaluate(each) for each in patterns])
-                    self._run(case.body)
-            case ast.If() | ast.While() | ast.Try() | ast.TryStar():
-                if not isinstance(statement, (ast.Try, ast.TryStar)):
-                    self._evaluate(statement.test)
-                self._run(statement.body)
-                for handler in getattr(statement, "handlers", []):
-                    self._run(handler.body)
-                self._run([*statement.orelse, *getattr(statement, "finalbody", [])])
-            case _:
-                for child in ast.iter_child_nodes(statement):
-                    if isinstance(child, ast.expr):
-                        self._evaluate(child)
+    def _visit_assign(self, node: ast.Assign) -> None:
+        value = self._evaluate(node.value)
+        for target in node.targets:
+            self._assign(target, value, node.value)
+
+    def _visit_ann_assign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self._assign(node.target, self._evaluate(node.value), node.value)
+
+    def _visit_aug_assign(self, node: ast.AugAssign) -> None:
+        before, after = self._evaluate(node.target), self._evaluate(node.value)
+        self._assign(node.target, self._operate(node.op, before, after, node.target), node.value)
+
+    def _visit_return(self, node: ast.Return) -> None:
+        if node.value is not None:
+            self._frame.returned.append(self._evaluate(node.value))
+
+    def _visit_for(self, node: ast.For | ast.AsyncFor) -> None:
+        self._assign(node.target, self._item(self._evaluate(node.iter), node.target), None)
+        self._run([*node.body, *node.orelse])
+
+    def _visit_if(self, node: ast.If | ast.While) -> None:
+        self._evaluate(node.test)
+        self._run([*node.body, *node.orelse])
+
+    def _visit_try(self, node: ast.Try | ast.TryStar) -> None:
+        self._run(node.body)
+        for handler in node.handlers:
+            self._run(handler.body)
+        self._run([*node.orelse, *node.finalbody])
+
+    def _visit_with(self, node: ast.With | ast.AsyncWith) -> None:
+        for item in node.items:
+            value = self._evaluate(item.context_expr)
+            if item.optional_vars is not None:
+                self._assign(item.optional_vars, value, item.context_expr)
+        self._run(node.body)
+
+    def _visit_match(self, node: ast.Match) -> None:
+        self._evaluate(node.subject)
+        for case in node.cases:
+            patterns = [each.value for each in ast.walk(case.pattern) if isinstance(each, ast.MatchValue)]
+            self._note_words(node.subject, [self._evaluate(each) for each in patterns])
+            self._run(case.body)
+
+    def _visit_import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            name = alias.name if alias.asname else alias.name.partition(".")[0]
+            self._frame.scope.values[alias.asname or name] = Library(name)
+
+    def _visit_import_from(self, node: ast.ImportFrom) -> None:
+        for alias in node.names:
+            name = f"{node.module or ''}.{alias.name}"
+            self._frame.scope.values[alias.asname or alias.name] = Library(_PYTHON_2.get(name, name))
+
+    def _visit_function_def(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self._frame.scope.values[node.name] = self._define(node, None)
+
+    def _visit_other(self, node: ast.AST) -> Value:
+        """Evaluate the expressions in any other statement or expression."""
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.expr):
+                self._evaluate(child)
+        return Variable(_name_of(node))
+
+    def _visit(self, node: ast.AST) -> Value:
+        return _VISITS.get(type(node), CodeReader._visit_other)(self, node)
 
     def _define(self, node: ast.FunctionDef | ast.AsyncFunctionDef, owner: Class | None) -> Function:
         function = Function(node, self._frame.scope, owner)
         self._functions.setdefault(node, (function, self._cell, self._first_line))
-        if owner is None:
-            self._frame.scope.values[node.name] = function
         return function
 
-    def _define_class(self, node: ast.ClassDef) -> None:
+    def _visit_class_def(self, node: ast.ClassDef) -> None:
         bases = [self._evaluate(base) for base in node.bases[:MAX_ITEMS]]
         cls = Class(node.name, bases=tuple(base for base in bases if isinstance(base, Class)))
         libraries = {base.name for base in bases if isinstance(base, Library)}
@@ -307,68 +316,77 @@ class CodeReader:
             return Variable("value")
         self._levels += 1
         self._budget -= bool(self._followed)
-        value = self._value(node)
+        value: Value = self._visit(node)
         self._levels -= 1
         return value
 
-    def _value(self, node: ast.expr) -> Value:
-        match node:
-            case ast.Constant(value=value):
-                return _constant(value)
-            case ast.Name(id=name):
-                value = self._frame.scope.get(name)
-                if value is None:
-                    value = Library(_LIBRARIES[name]) if name in _LIBRARIES else Variable.of(name)
-                return value
-            case ast.JoinedStr(values=parts):
-                return add_texts(*map(self._evaluate, parts[:MAX_ITEMS]))
-            case ast.FormattedValue(value=inner) | ast.Await(value=inner) | ast.Starred(value=inner):
-                value = self._evaluate(inner)
-                is_text = as_parts(value) is not None
-                return value if is_text or not isinstance(node, ast.FormattedValue) else Variable(_name_of(inner))
-            case ast.BinOp(left=left, op=op, right=right):
-                return self._operate(op, self._evaluate(left), self._evaluate(right), node)
-            case ast.BoolOp(op=op, values=nodes):
-                values = [self._evaluate(each) for each in nodes]
-                is_or = isinstance(op, ast.Or)
-                known = [each for each in values if not isinstance(each, Variable) and each != Constant(None)]
-                return known[0] if is_or and known else values[0 if is_or else -1]
-            case ast.IfExp(test=test, body=body, orelse=orelse):
-                self._evaluate(test)
-                first, second = self._evaluate(body), self._evaluate(orelse)
-                return second if isinstance(first, Variable) or first == Constant(None) else first
-            case ast.Compare(left=left, ops=ops, comparators=comparators):
-                self._compare(left, ops, comparators)
-            case ast.Dict(keys=keys, values=nodes):
-                return self._dict(keys, nodes)
-            case ast.List(elts=nodes) | ast.Tuple(elts=nodes) | ast.Set(elts=nodes):
-                return self._list(nodes)
-            case ast.ListComp(elt=element) | ast.SetComp(elt=element) | ast.GeneratorExp(elt=element):
-                return self._comprehend(node.generators, lambda: [self._evaluate(element)])
-            case ast.DictComp(key=key, value=value_node):
-                return self._comprehend(
-                    node.generators, lambda: {spell(self._evaluate(key)): self._evaluate(value_node)}
-                )
-            case ast.Attribute(value=inner, attr=name):
-                return self._attribute(self._evaluate(inner), name)
-            case ast.Subscript(value=inner, slice=key_node):
-                return self._subscript(self._evaluate(inner), key_node)
-            case ast.NamedExpr(target=target, value=inner):
-                value = self._evaluate(inner)
-                self._assign(target, value, inner)
-                return value
-            case ast.Call():
-                return self._call(node)
-            case ast.Lambda(args=arguments, body=body):
-                values = {each.arg: Variable.of(each.arg) for each in _parameters(arguments)}
-                return self._within(Scope(self._frame.scope, values), lambda: self._evaluate(body))
-            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
-                return _constant(-number)
-            case _:
-                for child in ast.iter_child_nodes(node):
-                    if isinstance(child, ast.expr):
-                        self._evaluate(child)
-        return Variable(_name_of(node))
+    def _visit_constant(self, node: ast.Constant) -> Value:
+        return _constant(node.value)
+
+    def _visit_name(self, node: ast.Name) -> Value:
+        value = self._frame.scope.get(node.id)
+        if value is None:
+            value = Library(_LIBRARIES[node.id]) if node.id in _LIBRARIES else Variable.of(node.id)
+        return value
+
+    def _visit_joined_str(self, node: ast.JoinedStr) -> Value:
+        return add_texts(*map(self._evaluate, node.values[:MAX_ITEMS]))
+
+    def _visit_formatted_value(self, node: ast.FormattedValue) -> Value:
+        value = self._evaluate(node.value)
+        return Variable(_name_of(node.value)) if as_parts(value) is None else value
+
+    def _visit_await(self, node: ast.Await | ast.Starred) -> Value:
+        return self._evaluate(node.value)
+
+    def _visit_bin_op(self, node: ast.BinOp) -> Value:
+        return self._operate(node.op, self._evaluate(node.left), self._evaluate(node.right), node)
+
+    def _visit_bool_op(self, node: ast.BoolOp) -> Value:
+        values = [self._evaluate(each) for each in node.values]
+        if isinstance(node.op, ast.And):
+            return values[-1]
+        return next((each for each in values if _is_known(each)), values[0])
+
+    def _visit_if_exp(self, node: ast.IfExp) -> Value:
+        self._evaluate(node.test)
+        first, second = self._evaluate(node.body), self._evaluate(node.orelse)
+        return first if _is_known(first) else second
+
+    def _visit_list(self, node: ast.List | ast.Tuple | ast.Set) -> Value:
+        return self._list(node.elts)
+
+    def _visit_list_comp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> Value:
+        def item() -> list[Value]:
+            value = self._evaluate(node.elt)
+            if isinstance(value, Read) and value.path:
+                value.note()
+            return [value]
+
+        return self._comprehend(node.generators, item)
+
+    def _visit_dict_comp(self, node: ast.DictComp) -> Value:
+        return self._comprehend(node.generators, lambda: {spell(self._evaluate(node.key)): self._evaluate(node.value)})
+
+    def _visit_attribute(self, node: ast.Attribute) -> Value:
+        return self._attribute(self._evaluate(node.value), node.attr)
+
+    def _visit_subscript(self, node: ast.Subscript) -> Value:
+        return self._subscript(self._evaluate(node.value), node.slice)
+
+    def _visit_named_expr(self, node: ast.NamedExpr) -> Value:
+        self._assign(node.target, self._evaluate(node.value), node.value)
+        return self._evaluate(node.target)
+
+    def _visit_lambda(self, node: ast.Lambda) -> Value:
+        values: dict[str, Value] = {each.arg: Variable.of(each.arg) for each in _parameters(node.args)}
+        return self._within(Scope(self._frame.scope, values), lambda: self._evaluate(node.body))
+
+    def _visit_unary_op(self, node: ast.UnaryOp) -> Value:
+        value = self._evaluate(node.operand)
+        if isinstance(node.op, ast.USub) and isinstance(value, Constant) and isinstance(value.value, (int, float)):
+            return Constant(-value.value)
+        return Variable(_name_of(node.operand))
 
     def _operate(self, op: ast.operator, left: Value, right: Value, node: ast.expr) -> Value:
         if isinstance(op, ast.Mod) and isinstance(left, (Constant, Text)):
@@ -382,10 +400,10 @@ class CodeReader:
                 return add_texts(left, right)
         return Variable(_name_of(node))
 
-    def _dict(self, keys: list[ast.expr | None], nodes: list[ast.expr]) -> dict[Any, Value]:
+    def _visit_dict(self, node: ast.Dict) -> Value:
         content: dict[Any, Value] = {}
-        for key_node, node in list(zip(keys, nodes, strict=True))[:MAX_ITEMS]:
-            value = self._evaluate(node)
+        for key_node, value_node in list(zip(node.keys, node.values, strict=True))[:MAX_ITEMS]:
+            value = self._evaluate(value_node)
             if key_node is None:
                 content.update(value if isinstance(value, dict) else {})
                 continue
@@ -477,10 +495,10 @@ class CodeReader:
 
     # Comparisons
 
-    def _compare(self, left: ast.expr, ops: list[ast.cmpop], comparators: list[ast.expr]) -> None:
-        nodes = [left, *comparators]
+    def _visit_compare(self, node: ast.Compare) -> Value:
+        nodes = [node.left, *node.comparators]
         values = [self._evaluate(each) for each in nodes]
-        for index, op in enumerate(ops):
+        for index, op in enumerate(node.ops):
             if isinstance(op, (ast.Eq, ast.NotEq, ast.In, ast.NotIn)):
                 subject, word = index, index + 1
                 if isinstance(nodes[subject], ast.Constant):
@@ -488,6 +506,7 @@ class CodeReader:
                 if isinstance(values[subject], Read):
                     values[subject].note()
                 self._note_words(nodes[subject], [values[word]])
+        return Variable(_name_of(node.left))
 
     def _note_words(self, subject: ast.expr, values: list[Value]) -> None:
         name = self._field_of(subject)
@@ -517,7 +536,7 @@ class CodeReader:
 
     # Calls
 
-    def _call(self, node: ast.Call) -> Value:
+    def _visit_call(self, node: ast.Call) -> Value:
         function = node.func
         receiver = self._evaluate(function.value) if isinstance(function, ast.Attribute) else None
         args: list[Value] = self._list(node.args)
@@ -543,30 +562,30 @@ class CodeReader:
 
     def _call_value(self, value: Value, args: list[Value], kwargs: dict[str, Value]) -> Value:
         """Return the result of a call, or ``None`` if it is not known."""
+        result: Value = None
         match value:
             case Library(name=name):
-                return self._call_library(name, args, kwargs)
+                result = self._call_library(name, args, kwargs)
             case Function():
-                return self._follow(value, args, kwargs)
+                result = self._follow(value, args, kwargs)
             case Attached(function=function, instance=instance):
-                return self._follow(function, [instance, *args], kwargs)
+                result = self._follow(function, [instance, *args], kwargs)
             case Class():
-                return self._instantiate(value, args, kwargs, is_known=True)
-            case Variable(name=name) if name in _SAME and args:
-                return args[0]
-            case Variable(name="next") if args:
-                return args[0].each() if isinstance(args[0], Read) else None
-            case Variable(name="enumerate") if args:
-                item = args[0].each() if isinstance(args[0], Read) else Variable("value")
-                return [[Variable("index"), item]]
+                result = self._instantiate(value, args, kwargs, is_known=True)
+            case Variable(name="super") if not args:
+                result = self._super()
             case Variable(name="dict"):
-                return {**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs}
-            case Variable(name="super") if not args and self._frame.cls is not None:
-                first = next(iter(self._frame.scope.values.values()), None)
-                if isinstance(first, Instance) and self._frame.cls.bases:
-                    return Instance(self._frame.cls.bases[0], first.attributes, first.session)
-                return first.session if isinstance(first, Instance) else None
-        return None
+                result = {**(args[0] if args and isinstance(args[0], dict) else {}), **kwargs}
+            case Variable(name=name) if args:
+                result = _call_builtin(name, args[0])
+        return result
+
+    def _super(self) -> Value:
+        """Return the object of the current method, as one of its base class."""
+        first = next(iter(self._frame.scope.values.values()), None)
+        if self._frame.cls is None or not isinstance(first, Instance):
+            return None
+        return Instance(self._frame.cls.bases[0], first.attributes, first.session) if self._frame.cls.bases else None
 
     def _call_library(self, name: str, args: list[Value], kwargs: dict[str, Value]) -> Value:
         library, _, function = name.rpartition(".")
@@ -577,58 +596,45 @@ class CodeReader:
             return session
         if library in ("requests", "requests.api", "httpx"):
             return self._send(function, args, kwargs, None)
-        if name == "json.dumps" and args:
-            return JsonText(args[0])
-        if name == "json.loads" and args:
-            return args[0].value if isinstance(args[0], JsonText) else args[0] if isinstance(args[0], Read) else None
         if name in ("os.getenv", "os.environ.get", "os.environ.setdefault") and args:
             variable = spell(args[0]).strip("{}")
-            default = args[1] if len(args) > 1 else None
-            return Variable.of(variable) if default in (None, Constant(None)) else self._remember(variable, default)
-        if name == "urllib.parse.urljoin" and len(args) > 1:
-            return _join_url(args[0], args[1])
-        if name in ("posixpath.join", "os.path.join"):
-            return _join("/", args)
-        return args[0] if function in ("quote", "quote_plus", "tqdm") and args else None
+            default = args[1] if len(args) > 1 else Constant(None)
+            return self._remember(variable, default) if _is_known(default) else Variable.of(variable)
+        return call_library_function(name, args)
 
     def _call_method(self, node: ast.Attribute, receiver: Value, args: list[Value], kwargs: dict[str, Value]) -> Value:
         """Return the result of a method, or ``None`` if it is not known."""
         name = node.attr
+        result: Value = None
         match receiver:
             case Library():
-                return self._call_library(f"{receiver.name}.{name}", args, kwargs)
+                result = self._call_library(f"{receiver.name}.{name}", args, kwargs)
             case Session():
-                return self._send(name, args, kwargs, receiver)
-            case SessionHeaders(session=session) if name == "update":
-                self._set_session(session, "headers", args[0] if args and isinstance(args[0], dict) else kwargs)
-            case Response(call=call):
-                if name in ("json", "read", "aread"):
-                    return Read(call)
-                return receiver if name == "raise_for_status" else None
-            case Read() if name == "get" and args:
-                key = args[0].value if isinstance(args[0], Constant) else None
-                return receiver.at(key) if isinstance(key, str) else Variable("value")
-            case Read():
-                return receiver if name in _CLEANED or name == "decode" else None
-            case dict():
-                return self._call_dict(name, receiver, args, kwargs)
-            case list():
-                if name in ("append", "extend") and args and len(receiver) < MAX_ITEMS:
-                    receiver += args[0] if name == "extend" and isinstance(args[0], list) else args[:1]
-            case Constant(value=str()) | Text() | Constant(value=int()):
-                if name == "join":
-                    return _join(spell(receiver), args[0]) if args and isinstance(args[0], list) else None
-                return call_text_method(name, receiver, args, kwargs)
+                result = self._send(name, args, kwargs, receiver)
+            case SessionHeaders(session=session):
+                if name == "update":
+                    self._set_session(session, "headers", args[0] if args else kwargs)
             case Instance() | Class():
-                value = self._attribute(receiver, name)
-                if isinstance(value, Variable) and isinstance(receiver, Instance) and receiver.session is not None:
-                    return self._send(name, args, kwargs, receiver.session)
-                return self._call_value(value, args, kwargs)
+                result = self._call_attribute(receiver, name, args, kwargs)
+            case Response() | Read():
+                result = _call_response_method(name, receiver, args)
+            case dict():
+                result = self._call_dict(name, receiver, args, kwargs)
+            case list() | Constant() | Text():
+                result = call_text_method(name, receiver, args, kwargs)
             case _ if name.upper() in METHODS or name == "request":
                 url = args[name == "request"] if len(args) > (name == "request") else kwargs.get("url")
                 if is_url(url) or (is_client_name(_name_of(node.value)) and isinstance(url, (Constant, Text))):
-                    return self._send(name, args, kwargs, None)
-        return None
+                    result = self._send(name, args, kwargs, None)
+        return result
+
+    def _call_attribute(
+        self, receiver: Instance | Class, name: str, args: list[Value], kwargs: dict[str, Value]
+    ) -> Value:
+        value = self._attribute(receiver, name)
+        if isinstance(value, Variable) and isinstance(receiver, Instance) and receiver.session is not None:
+            return self._send(name, args, kwargs, receiver.session)
+        return self._call_value(value, args, kwargs)
 
     def _call_dict(self, name: str, content: dict[Any, Value], args: list[Value], kwargs: dict[str, Value]) -> Value:
         key = args[0].value if args and isinstance(args[0], Constant) else None
@@ -723,6 +729,7 @@ class CodeReader:
         return scope
 
 
+_PYTHON_2: Final = {"urlparse.urljoin": "urllib.parse.urljoin"}
 _PLAIN_HEADERS: Final = frozenset(
     {
         *("accept", "accept-encoding", "accept-language", "cache-control", "connection", "content-encoding"),
@@ -741,10 +748,6 @@ def _constant(value: Any) -> Value:
     if isinstance(value, str):
         return Constant(value.encode("utf-8", "replace").decode().replace("\0", "?"))
     return Constant(value) if value is None or isinstance(value, (bool, int, float)) else Variable("value")
-
-
-def _is_call(node: ast.AST) -> bool:
-    return isinstance(node, ast.Call)
 
 
 def _name_of(node: ast.AST) -> str:
@@ -766,6 +769,12 @@ def _name_of(node: ast.AST) -> str:
     return "value"
 
 
+def _called_names(node: ast.AST) -> set[str]:
+    """Return the names of the functions and methods that are called in *node*."""
+    calls = (each.func for each in ast.walk(node) if isinstance(each, ast.Call))
+    return {getattr(function, "attr", getattr(function, "id", "")) for function in calls}
+
+
 def _parameters(arguments: ast.arguments) -> list[ast.arg]:
     return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
 
@@ -780,27 +789,70 @@ def _defaults(arguments: ast.arguments) -> Iterator[tuple[str, ast.expr]]:
             yield parameter.arg, keyword_default
 
 
-def _join(separator: str, values: list[Value]) -> Value:
-    texts: list[Value] = []
-    for value in values[:MAX_ITEMS]:
-        texts += [Constant(separator), value] if texts else [value]
-    return add_texts(*texts)
+def _is_known(value: Value) -> bool:
+    return not isinstance(value, Variable) and not (isinstance(value, Constant) and value.value is None)
 
 
-def _join_url(base: Value, relative: Value) -> Value:
-    """Return what ``urljoin`` returns, as far as the parts are known."""
-    if isinstance(base, Constant) and isinstance(relative, Constant):
-        try:
-            return Constant(urljoin(str(base.value), str(relative.value)))
-        except ValueError:  # such as an invalid IPv6 address
-            return Variable("url")
-    text = spell(relative)
-    if "://" in text[:20] or not isinstance(base, (Constant, Text)):
-        return relative if "://" in text[:20] else add_texts(base, Constant("/"), relative)
-    parts = as_parts(base) or ()
-    last = parts[-1] if parts else None
-    if isinstance(last, Constant):  # replace what follows the last slash
-        start = str(last.value) if len(parts) > 1 else urljoin(str(last.value), "/" if text.startswith("/") else ".")
-        head = start if len(parts) == 1 else start[: start.rfind("/") + 1]
-        return add_texts(*parts[:-1], Constant(head.removesuffix("/") if text.startswith("/") else head), relative)
-    return add_texts(base, Constant("/"), relative)
+def _call_builtin(name: str, value: Value) -> Value:
+    """Return the result of a built-in function, or ``None`` if it is not known."""
+    if name in _SAME:
+        return value
+    item = value.each() if isinstance(value, Read) else None
+    return [[Variable("index"), item or Variable("value")]] if name == "enumerate" else item if name == "next" else None
+
+
+def _call_response_method(name: str, receiver: Response | Read, args: list[Value]) -> Value:
+    if isinstance(receiver, Response):
+        is_read = name in ("json", "read", "aread")
+        return Read(receiver.call) if is_read else receiver if name == "raise_for_status" else None
+    if name == "get" and args:
+        key = args[0].value if isinstance(args[0], Constant) else None
+        return receiver.at(key) if isinstance(key, str) else Variable("value")
+    return receiver if name in _CLEANED or name == "decode" else None
+
+
+_VISITS: Final[dict[type[ast.AST], Callable[[CodeReader, Any], Value]]] = {
+    ast.AnnAssign: CodeReader._visit_ann_assign,
+    ast.Assign: CodeReader._visit_assign,
+    ast.AsyncFor: CodeReader._visit_for,
+    ast.AsyncFunctionDef: CodeReader._visit_function_def,
+    ast.AsyncWith: CodeReader._visit_with,
+    ast.Attribute: CodeReader._visit_attribute,
+    ast.AugAssign: CodeReader._visit_aug_assign,
+    ast.Await: CodeReader._visit_await,
+    ast.BinOp: CodeReader._visit_bin_op,
+    ast.BoolOp: CodeReader._visit_bool_op,
+    ast.Call: CodeReader._visit_call,
+    ast.ClassDef: CodeReader._visit_class_def,
+    ast.Compare: CodeReader._visit_compare,
+    ast.Constant: CodeReader._visit_constant,
+    ast.Dict: CodeReader._visit_dict,
+    ast.DictComp: CodeReader._visit_dict_comp,
+    ast.For: CodeReader._visit_for,
+    ast.FormattedValue: CodeReader._visit_formatted_value,
+    ast.FunctionDef: CodeReader._visit_function_def,
+    ast.GeneratorExp: CodeReader._visit_list_comp,
+    ast.If: CodeReader._visit_if,
+    ast.IfExp: CodeReader._visit_if_exp,
+    ast.Import: CodeReader._visit_import,
+    ast.ImportFrom: CodeReader._visit_import_from,
+    ast.JoinedStr: CodeReader._visit_joined_str,
+    ast.Lambda: CodeReader._visit_lambda,
+    ast.List: CodeReader._visit_list,
+    ast.ListComp: CodeReader._visit_list_comp,
+    ast.Match: CodeReader._visit_match,
+    ast.Name: CodeReader._visit_name,
+    ast.NamedExpr: CodeReader._visit_named_expr,
+    ast.Return: CodeReader._visit_return,
+    ast.Set: CodeReader._visit_list,
+    ast.SetComp: CodeReader._visit_list_comp,
+    ast.Starred: CodeReader._visit_await,
+    ast.Subscript: CodeReader._visit_subscript,
+    ast.Try: CodeReader._visit_try,
+    ast.TryStar: CodeReader._visit_try,
+    ast.Tuple: CodeReader._visit_list,
+    ast.UnaryOp: CodeReader._visit_unary_op,
+    ast.While: CodeReader._visit_if,
+    ast.With: CodeReader._visit_with,
+}
+"""How each kind of statement and expression is followed; of any other, only the expressions in it are evaluated."""

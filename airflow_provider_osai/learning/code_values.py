@@ -321,7 +321,9 @@ class _Data:
 
 def _scalar(value: Value, name: str) -> Any:
     if isinstance(value, Constant):
-        if value.value is not None and not isinstance(value.value, bool) and is_secret_name(value.name):
+        if value.name and value.value is None:  # a default, which the code replaces
+            return Variable.of(value.name)
+        if not isinstance(value.value, bool) and is_secret_name(value.name):
             return Variable.of(value.name)
         return value.value if len(str(value.value)) <= MAX_STATED else Variable.of(value.name or name)
     if isinstance(value, Read):

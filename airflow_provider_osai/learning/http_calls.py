@@ -64,7 +64,7 @@ def state_call(verb: str, args: list[Value], kwargs: dict[str, Value], session: 
     if names is None:
         return None
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    given = {name: value for name, value in given.items() if value is not None and value != Constant(None)}
+    given = {name: value for name, value in given.items() if getattr(value, "value", value) is not None}
     address = parse_address(_with_base(given.get("url"), session))
     if address is None:
         return None

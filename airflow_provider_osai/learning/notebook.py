@@ -17,8 +17,8 @@ __all__ = ["Notebook", "StatedCall", "Variable", "read_notebook"]
 def read_notebook(path: Path) -> Notebook:
     """Return the calls in a Jupyter notebook (``.ipynb``, nbformat 3 and 4) or a Python script (``.py``).
 
-    Followed are constants, f-strings and other ways to put texts together, dicts and lists, functions and classes of the
-    notebook itself, ``requests`` and ``httpx``, in the order of the cells. Of outputs and text cells, nothing is read.
+    Followed are constants, f-strings and other ways to put texts together, dicts and lists, the notebook's functions
+    and classes, ``requests`` and ``httpx``, in the order of the cells. Outputs and text cells are not read.
     Secrets, e-mail addresses and ids are replaced by variables.
 
     :raises OsaiContractError: if the file cannot be read, is no notebook, or is too large.

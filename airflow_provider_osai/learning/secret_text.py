@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, Final
 
 from airflow_provider_osai.learning.stated_calls import MAX_NAME, Variable
@@ -17,7 +18,7 @@ _STRONG_NAME: Final = re.compile(
 _WEAK_NAME: Final = re.compile(
     r"key(?!_?(point|frame|word|board))|e_?mail|(^|_)(user|login|auth|phone|sid)(_?name)?$|(first|last|full)_?name"
 )
-"""Values of these are secrets where they stand; a plain word is not searched for elsewhere, such as ``key = "state"``."""
+"""Values of these are secrets where they stand; plain words, such as ``key = "state"``, are not searched elsewhere."""
 _DESCRIBES_SECRET: Final = re.compile(r"(ur[il]|path|endpoint|route|type|expir\w*|ttl|header|field|limit|count)s?$")
 """Names that end so are not secrets themselves: ``token_url``, ``token_type``."""
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z_]{1,20}")
@@ -28,7 +29,7 @@ _RUN: Final = re.compile(r"[A-Za-z0-9+/=_~.-]{16,}")
 _PLACEHOLDER: Final = re.compile(r"\{\w+\}")
 _TIME: Final = re.compile(r"\d{4}-?\d\d-?\d\dT[\d:.]*Z?")
 MIN_SEARCHED: Final = 4
-"""Minimum characters of a secret that is searched for inside other texts; a shorter one is compared with whole texts."""
+"""Minimum characters of a secret that is searched for inside texts; a shorter one is compared with whole texts."""
 MAX_SECRETS: Final = 2_000
 """Maximum number of secrets that are searched for; no notebook of an API has so many."""
 
@@ -62,7 +63,7 @@ def _plain(name: str) -> str:
 def _is_random(word: str, *, either: bool) -> bool:
     """Judge by the share of digits, and by how often the class of character changes."""
     classes = ["d" if c.isdigit() else "u" if c.isupper() else "l" for c in word]
-    changes = sum(before != after for before, after in zip(classes, classes[1:], strict=False))
+    changes = sum(before != after for before, after in pairwise(classes))
     digits = classes.count("d")
     varied = changes >= 0.4 * len(word)
     if not digits:
@@ -116,8 +117,9 @@ class SecretValues:
             return [self.clean(each, name) for each in value]
         if isinstance(value, Variable):
             return Variable(self.clean_name(value.name))
-        if isinstance(value, bool) or value is None:
-            return value
+        return value if isinstance(value, bool) or value is None else self._clean_scalar(value, name)
+
+    def _clean_scalar(self, value: str | float, name: str) -> str | float | Variable:
         text = str(value)
         if text.strip() in self._exact:
             return Variable(self._exact[text.strip()])

@@ -1,15 +1,26 @@
-"""The methods and operators of texts of which some parts are not known."""
+"""Methods, operators and library functions for texts of which some parts are not known, and for lists of them."""
 
 from __future__ import annotations
 
 import re
 import string
 from typing import Final
+from urllib.parse import urljoin
 
-from airflow_provider_osai.learning.code_values import Constant, Text, Value, add_texts, as_parts
+from airflow_provider_osai.learning.code_values import (
+    MAX_ITEMS,
+    Constant,
+    JsonText,
+    Read,
+    Text,
+    Value,
+    add_texts,
+    as_parts,
+    spell,
+)
 from airflow_provider_osai.learning.stated_calls import Variable
 
-__all__ = ["call_text_method", "format_percent"]
+__all__ = ["call_library_function", "call_text_method", "format_percent"]
 
 _CONVERSION: Final = re.compile(r"%(?:\((\w+)\))?[-#0 +]*(?:\d+|\*)?(?:\.\d+)?([a-zA-Z%])")
 _WITHOUT_ARGUMENTS: Final = frozenset({"strip", "rstrip", "lstrip", "lower", "upper", "title", "capitalize"})
@@ -43,8 +54,20 @@ def format_percent(text: Constant | Text, arguments: Value) -> Value:
     return add_texts(*result)
 
 
-def call_text_method(name: str, text: Constant | Text, args: list[Value], kwargs: dict[str, Value]) -> Value:
-    """Return the result of a method, or ``None`` if it is not known."""
+def call_text_method(
+    name: str, text: Constant | Text | list[Value], args: list[Value], kwargs: dict[str, Value]
+) -> Value:
+    """Return the result of a method of a text or list, or ``None`` if it is not known."""
+    if isinstance(text, list):
+        if name in ("append", "extend") and args and len(text) < MAX_ITEMS:
+            text += args[0] if name == "extend" and isinstance(args[0], list) else args[:1]
+        return None
+    if name == "join":
+        return _join(text, args[0]) if args and isinstance(args[0], list) else None
+    return _call_text_method(name, text, args, kwargs)
+
+
+def _call_text_method(name: str, text: Constant | Text, args: list[Value], kwargs: dict[str, Value]) -> Value:
     if name == "format":
         return _format(text, args, kwargs)
     if name in _SAME:
@@ -93,3 +116,48 @@ def _format(text: Constant | Text, args: list[Value], kwargs: dict[str, Value]) 
             else:
                 result.append(kwargs.get(key, Variable.of(key)))
     return add_texts(*result)
+
+
+def call_library_function(name: str, args: list[Value]) -> Value:
+    """Return the result of a function of the standard library, or ``None`` if it is not known."""
+    function = name.rpartition(".")[2]
+    result: Value = None
+    if name == "json.dumps" and args:
+        result = JsonText(args[0])
+    elif name == "json.loads" and args:
+        result = args[0].value if isinstance(args[0], JsonText) else args[0] if isinstance(args[0], Read) else None
+    elif name == "urllib.parse.urljoin" and len(args) > 1:
+        result = _join_url(args[0], args[1])
+    elif name in ("posixpath.join", "os.path.join"):
+        result = _join(Constant("/"), args)
+    elif function in ("quote", "quote_plus", "tqdm") and args:
+        result = args[0]
+    return result
+
+
+def _join(separator: Value, values: list[Value]) -> Value:
+    texts: list[Value] = []
+    for value in values[:MAX_ITEMS]:
+        texts += [separator, value] if texts else [value]
+    return add_texts(*texts)
+
+
+def _join_url(base: Value, relative: Value) -> Value:
+    """Return what ``urljoin`` returns, as far as the parts are known."""
+    text = spell(relative)
+    if isinstance(base, Constant) and isinstance(relative, Constant):
+        try:
+            return Constant(urljoin(str(base.value), str(relative.value)))
+        except ValueError:  # such as an invalid IPv6 address
+            return Variable("url")
+    if re.match(r"\w+://", text):
+        return relative
+    parts = as_parts(base) or (Variable("base"),)
+    last = parts[-1]
+    if not isinstance(last, Constant):
+        return add_texts(*parts, Constant("/"), relative)
+    if len(parts) == 1:
+        start = urljoin(str(last.value), "/" if text.startswith("/") else ".")
+    else:  # replace what follows the last slash
+        start = str(last.value)[: str(last.value).rfind("/") + 1]
+    return add_texts(*parts[:-1], Constant(start.removesuffix("/"), last.name), Constant("/"), relative)
