@@ -13,14 +13,16 @@ from typing import Any, Final
 from airflow_provider_osai.api.errors import OsaiContractError
 from airflow_provider_osai.learning.json_limits import load_bounded, read_bounded
 
-__all__ = ["MAX_BYTES", "CodeCell", "parse_cell", "read_cells"]
+__all__ = ["MAX_CODE", "CodeCell", "parse_cell", "read_cells"]
 
 MAX_BYTES: Final = 32 * 2**20
 """Maximum size of a notebook."""
 MAX_DEPTH: Final = 200
 """Maximum depth of a notebook's JSON; outputs may contain plots."""
-MAX_CELL: Final = 2**19
-"""Maximum characters of a cell."""
+MAX_CELL: Final = 2**18
+"""Maximum characters of a cell; parsing a hostile one of this size takes seconds."""
+MAX_CODE: Final = 2**21
+"""Maximum characters of all cells of a notebook."""
 MAX_REPAIRS: Final = 10
 """Maximum number of invalid lines that are left out of a cell before it is skipped."""
 

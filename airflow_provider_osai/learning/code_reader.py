@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from airflow_provider_osai.api.errors import OsaiContractError
+from airflow_provider_osai.api.text import storable
 from airflow_provider_osai.learning.code_values import (
     MAX_ITEMS,
     Attached,
@@ -70,7 +71,7 @@ _SAME: Final = frozenset({"str", "int", "float", "list", "tuple", "set", "sorted
 """Functions whose result is as good as their first argument."""
 _NUMBERED: Final = ("state", "status", "stage", "phase")
 """Names with one of these may be compared with a number: an enum."""
-_NOT_FIELDS: Final = frozenset({"__name__", "status_code", "value"})
+_NOT_FIELDS: Final = frozenset({"status_code", "value"})
 _CLEANED: Final = frozenset({"lower", "upper", "strip", "casefold", "title", "capitalize"})
 
 
@@ -90,9 +91,9 @@ class CodeReader:
     """
 
     def __init__(self, name: str) -> None:
-        self.calls: list[CallRecord] = []
         self.words: dict[str, set[str]] = defaultdict(set)
         self.secrets = SecretValues()
+        self._seen: dict[str, CallRecord] = {}
         self._name = name
         self._module = Scope()
         self._frame = _Frame(self._module)
@@ -102,6 +103,11 @@ class CodeReader:
         self._levels = 0
         self._budget = MAX_FOLLOWED
         self._cell, self._first_line, self._line = "", 1, 1
+
+    @property
+    def calls(self) -> list[CallRecord]:
+        """The calls in order; equal ones of the same line once."""
+        return list(self._seen.values())
 
     def read(self, tree: ast.Module, cell: str, first_line: int) -> None:
         """Follow the code of a cell.
@@ -307,7 +313,7 @@ class CodeReader:
                 for constant in constants_in(value):
                     for word in str(constant.value).split():
                         if word.lower() not in _SCHEMES:
-                            self.secrets.add(f"{constant.name or header}_token", word)
+                            self.secrets.add(constant.name or str(header), word, is_certain=True)
 
     # Expressions
 
@@ -417,10 +423,9 @@ class CodeReader:
 
     def _list(self, nodes: list[ast.expr]) -> list[Value]:
         items: list[Value] = []
-        for node in nodes:
+        for node in nodes[:MAX_ITEMS]:
             value = self._evaluate(node)
-            if len(items) < MAX_ITEMS:
-                items += value if isinstance(node, ast.Starred) and isinstance(value, list) else [value]
+            items += value if isinstance(node, ast.Starred) and isinstance(value, list) else [value]
         return items[:MAX_ITEMS]
 
     def _comprehend(self, generators: list[ast.comprehension], evaluate: Callable[[], Value]) -> Value:
@@ -531,6 +536,8 @@ class CodeReader:
                     node = inner
                 case _:
                     break
+        if isinstance(node, ast.Name) and node.id.startswith("__"):  # __name__ is Python's
+            return "value"
         value = self._evaluate(node) if isinstance(node, (ast.Name, ast.Attribute)) else None
         return value.field_name if isinstance(value, Read) and value.path else _name_of(node)
 
@@ -663,10 +670,10 @@ class CodeReader:
         if call is None:
             return None
         if call.address.is_stated and call.method in METHODS:
-            if len(self.calls) >= MAX_CALLS:
-                raise OsaiContractError(f"{self._name}: more than {MAX_CALLS} calls")
             call.source = source
-            self.calls.append(call)
+            call = self._seen.setdefault(repr(call), call)
+            if len(self._seen) > MAX_CALLS:
+                raise OsaiContractError(f"{self._name}: more than {MAX_CALLS} calls")
         return Response(call)
 
     def _instantiate(self, cls: Class, args: list[Value], kwargs: dict[str, Value], *, is_known: bool) -> Instance:
@@ -746,7 +753,7 @@ def _constant(value: Any) -> Value:
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= MAX_NUMBER:
         return Variable("value")
     if isinstance(value, str):
-        return Constant(value.encode("utf-8", "replace").decode().replace("\0", "?"))
+        return Constant(storable([value])[0])
     return Constant(value) if value is None or isinstance(value, (bool, int, float)) else Variable("value")
 
 
@@ -797,7 +804,7 @@ def _call_builtin(name: str, value: Value) -> Value:
     """Return the result of a built-in function, or ``None`` if it is not known."""
     if name in _SAME:
         return value
-    item = value.each() if isinstance(value, Read) else None
+    item = value.each() if isinstance(value, Read) else value[0] if isinstance(value, list) and value else None
     return [[Variable("index"), item or Variable("value")]] if name == "enumerate" else item if name == "next" else None
 
 

@@ -353,7 +353,7 @@ def parse_address(value: Value) -> Address | None:
     if parts is None:
         return None
     text = "".join(map(_spell_url_part, parts))
-    text = re.sub(r"[\x00-\x20\x7f-\x9f\ud800-\udfff]", "", text)
+    text = "".join(character for character in text if character.isprintable() and character != " ")
     if len(text) > MAX_TEXT or not text:
         return None
     origin, base_known = "", False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from airflow_provider_osai.api.errors import sanitize_server_text
-from airflow_provider_osai.learning.code_cells import parse_cell, read_cells
+from airflow_provider_osai.learning.code_cells import MAX_CODE, parse_cell, read_cells
 from airflow_provider_osai.learning.code_reader import CodeReader
 from airflow_provider_osai.learning.code_values import CallRecord
 from airflow_provider_osai.learning.secret_text import SecretValues
@@ -19,14 +19,16 @@ def read_notebook(path: Path) -> Notebook:
 
     Followed are constants, f-strings and other ways to put texts together, dicts and lists, the notebook's functions
     and classes, ``requests`` and ``httpx``, in the order of the cells. Outputs and text cells are not read.
-    Secrets, e-mail addresses and ids are replaced by variables.
+    Secrets, e-mail addresses and ids are replaced by variables. A cell with more than 256 Ki characters is skipped, and
+    so is what follows the first 2 Mi characters of code.
 
     :raises OsaiContractError: if the file cannot be read, is no notebook, or is too large.
     """
     reader = CodeReader(sanitize_server_text(path.name, 100))
-    skipped_cells = skipped_lines = 0
+    skipped_cells = skipped_lines = size = 0
     for cell in read_cells(path):
-        tree, skipped = parse_cell(cell.text)
+        size += len(cell.text)
+        tree, skipped = parse_cell(cell.text) if size <= MAX_CODE else (None, 0)
         skipped_lines += skipped
         if tree is None:
             skipped_cells += 1
@@ -37,14 +39,13 @@ def read_notebook(path: Path) -> Notebook:
             skipped_cells += 1
     reader.read_uncalled()
     secrets = reader.secrets
-    calls = (_finish(call, secrets) for call in reader.calls)
     words = {
         name: frozenset(word for word in words if not secrets.is_secret(word))
         for name, words in reader.words.items()
         if not secrets.is_secret(name)
     }
     return Notebook(
-        calls=tuple({repr(call): call for call in calls}.values()),  # a function may be called twice in one line
+        calls=tuple(_finish(call, secrets) for call in reader.calls),
         words={name: kept for name, kept in words.items() if kept},
         skipped_cells=skipped_cells,
         skipped_lines=skipped_lines,

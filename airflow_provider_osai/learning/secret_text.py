@@ -22,7 +22,8 @@ _WEAK_NAME: Final = re.compile(
 _DESCRIBES_SECRET: Final = re.compile(r"(ur[il]|path|endpoint|route|type|expir\w*|ttl|header|field|limit|count)s?$")
 """Names that end so are not secrets themselves: ``token_url``, ``token_type``."""
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z_]{1,20}")
-_JWT: Final = re.compile(r"eyJ[\w-]{6,}")
+_TOKEN: Final = re.compile(r"eyJ[\w-]{6,}|(AKIA|ASIA)[A-Z0-9]{16}|AIza[\w-]{20}|(gh[pousr]_|xox[abp]-|sk-)\w{10}")
+"""JWTs, and tokens of well-known services."""
 _EMAIL: Final = re.compile(r"[^\s@/:?&=]{1,64}@[^\s@/:?&=]{1,250}\.\w")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
 _RUN: Final = re.compile(r"[A-Za-z0-9+/=_~.-]{16,}")
@@ -43,7 +44,7 @@ def is_secret_name(name: str) -> bool:
 def looks_like_secret(text: str) -> bool:
     """Return whether *text* contains a JWT, an e-mail address, a UUID or a long random word."""
     text = _TIME.sub("", _PLACEHOLDER.sub("/", text))
-    if _JWT.search(text) or _EMAIL.search(text) or _UUID.search(text):
+    if _TOKEN.search(text) or _EMAIL.search(text) or _UUID.search(text):
         return True
     for run in _RUN.findall(text):
         chunks = re.split(r"[-_~./]", run)
@@ -79,12 +80,16 @@ class SecretValues:
         self._searched: dict[str, str] = {}
         self._pattern: re.Pattern[str] | None = None
 
-    def add(self, name: str, value: str | float) -> None:
-        """Add the value of a secret; values that are only a placeholder are ignored."""
+    def add(self, name: str, value: str | float, *, is_certain: bool = False) -> None:
+        """Add the value of a secret; values that are only a placeholder are ignored.
+
+        :param is_certain: whether a plain word is a secret whatever its name.
+        """
+        name = "value" if looks_like_secret(name) else Variable.of(name).name
         text = str(value).strip()
         if not text or _plain(text) in (_plain(name), "") or len(self._exact) >= MAX_SECRETS:
             return
-        if not _STRONG_NAME.search(_plain(name)) and _PLAIN_WORD.fullmatch(text):
+        if not is_certain and not _STRONG_NAME.search(_plain(name)) and _PLAIN_WORD.fullmatch(text):
             return
         self._exact[text] = name
         if len(text) >= MIN_SEARCHED:
