@@ -88,7 +88,9 @@ _SIGN_IN, _UPLOAD = f"{_DOCS}/authorization", f"{_DOCS}/image_upload"
 class _NoRules:
     """What ``OperationRules()`` has, for operations that no document changes: importing the rules takes time."""
 
-    method = path = encoding = answer = envelope = success = error = busy = pages = pick = url = annotations = None
+    method = path = encoding = answer = envelope = success = error = busy = pages = pick = url = annotations = (
+        evidence
+    ) = None
     headers = query = body = request = response = constants = statuses = states = MappingProxyType[str, Any]({})
 
 

@@ -215,6 +215,7 @@ class OperationRules(_Rules):
         its ``target``.
     :param url: of a download: path of the file's address in the JSON response, which is fetched without the sign-in.
     :param annotations: the form of an image's boxes, of ``upload.image``.
+    :param evidence: where the rules come from, as ``osai-airflow contract learn`` writes it. It has no effect.
     """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] | None = None
@@ -237,6 +238,7 @@ class OperationRules(_Rules):
     pick: bool | None = None
     url: Expression | None = None
     annotations: AnnotationsRule | None = None
+    evidence: Annotated[str, StringConstraints(max_length=5000)] | None = None
 
     @cached_property
     def hidden_names(self) -> frozenset[str]:

@@ -18,7 +18,7 @@ COMMANDS: Final = {
     ),
     "contract": (
         "airflow_provider_osai.cli.contract",
-        "show the OSAI endpoints that this provider uses, or compare them with an OpenAPI definition",
+        "show the endpoints that this provider uses, learn them from a recording, or compare them with a definition",
     ),
     "demo": (
         "airflow_provider_osai.demo.__main__",

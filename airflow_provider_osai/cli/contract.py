@@ -1,4 +1,4 @@
-"""``osai-airflow contract``: show the contract, or compare it with OSAI's OpenAPI definition."""
+"""``osai-airflow contract``: show the contract, learn it, or compare it with OSAI's OpenAPI definition."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from airflow_provider_osai.api.contract import ASSUMED, NO_RULES, Contract
 from airflow_provider_osai.api.errors import OsaiContractError, OsaiError
 from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.api.settings import OsaiSettings
+from airflow_provider_osai.cli import contract_learn
 from airflow_provider_osai.cli.check import load_settings
 from airflow_provider_osai.cli.contract_diff import Finding, MatchStatus, compare, suggest_overrides
 from airflow_provider_osai.cli.contract_schema import json_schema, rule_tables
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         connection cannot be read.
     """
     parser = argparse.ArgumentParser(
-        prog="osai-airflow contract", description="Show or check the OSAI endpoints that this provider uses."
+        prog="osai-airflow contract", description="Show, learn or check the OSAI endpoints that this provider uses."
     )
     commands = parser.add_subparsers(dest="command", required=True)
     show = commands.add_parser("show", help="print the endpoints with their evidence")
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     show.add_argument("--conn-id", help=f"the connection, default {OsaiHook.default_conn_name}")
     show.add_argument("--contract", type=Path, metavar="FILE", help="a contract document instead of a connection's")
+    contract_learn.add_parser(commands)
     commands.add_parser("schema", help="print the JSON Schema of contract documents, for editors")
     check = commands.add_parser("check", help="compare them with the API's OpenAPI or Swagger definition")
     check.add_argument(
@@ -74,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--suggest", action="store_true", help="print a contract extra that fits better; review it before you use it"
     )
     options = parser.parse_args(arguments)
+    if options.command == "learn":
+        return contract_learn.main(options)
     if options.command == "schema":
         sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
         return 0
@@ -122,6 +126,7 @@ def _effective(contract: Contract) -> str:
             continue
         skipped = {"method", "path"}
         rules = {} if row.rules is NO_RULES else row.rules.model_dump(exclude_unset=True, exclude=skipped)
+        source = rules.pop("evidence", None) or "the contract"
         changes = [
             f"{part}: {', '.join(map(str, value))}" if isinstance(value, dict) else part
             for part, value in rules.items()
@@ -129,7 +134,7 @@ def _effective(contract: Contract) -> str:
         ]
         before = default.endpoints[name]
         evidence = row.evidence if before is not None and (row.method, row.path) == (before.method, before.path) else ""
-        rows.append((name, row.method, row.path, evidence or "the contract", "; ".join(changes)))
+        rows.append((name, row.method, row.path, evidence or source, "; ".join(changes)))
     return table(rows)
 
 

@@ -48,6 +48,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "OperationRules.answer": "training.submit: {answer: text}",
     "OperationRules.envelope": "'*': {envelope: data}",
     "OperationRules.constants": "'*': {constants: {success: true}}",
+    "OperationRules.evidence": "training.get: {evidence: 'learned: success.har#23-31'}",
     "OperationRules.success": "dataset.delete: {success: 204, answer: none}",
     "OperationRules.error": "'*': {error: {when: 'success == `false`', message: error}}",
     "OperationRules.statuses": "dataset.delete: {statuses: {423: locked, 400: {means: absent, when: 'code == `7`'}}}",

@@ -201,7 +201,8 @@ class _Learner:
     def _fill_unseen(self) -> None:
         """Set optional operations that were not seen to ``null``, and derive those that have a twin."""
         out = self._out
-        kinds = {job.kind.value for job in self._seen.roles.jobs}
+        seen = {job.kind for job in self._seen.roles.jobs}
+        kinds = [kind.value for kind in JobKind if kind in seen]
         self._derive_cancels(kinds)
         for name, row in ENDPOINTS.items():
             if name in out.rows or name.endswith(".page"):
