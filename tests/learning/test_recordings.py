@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from urllib.parse import urlsplit
 
 import pytest
 
+from airflow_provider_osai.api.contract import Contract
+from airflow_provider_osai.api.models import TERMINAL_STATES
+from airflow_provider_osai.api.overrides import apply_overrides
 from tests.learning.other_tools import FOLDER, FORMATS
 from tests.learning.styles import STYLES, load
 
@@ -43,6 +47,37 @@ def test_success_has_forms_with_their_files_and_the_model(style):
     assert all(re.search(r'filename="\w+-\d.png"', form) for form in forms)
     assert entries[-1]["response"]["content"]["encoding"] == "base64"
     assert entries[-1]["response"]["content"]["size"] > 10_000
+
+
+@pytest.mark.parametrize(
+    "style", [each for each in STYLES.values() if "push" not in each.query], ids=lambda style: style.name
+)
+def test_polls_of_a_training_show_its_progress_and_end(style):
+    """Read by the contract that the sandbox spoke."""
+    contract = apply_overrides(Contract(), str(style.contract)) if style.contract else Contract()
+    endpoint = contract["training.get"]
+    for story, end in (("success", "succeeded"), ("failure", "failed"), ("cancel", "cancelled")):
+        if story not in style.stories:
+            continue
+        states, progress = [], set()
+        for entry in polls(endpoint, load(style.folder / f"{story}.har")):
+            fields = endpoint.read(entry, sent={"id": "1"})
+            states.append(contract.state(str(fields["status"]), "training.get"))
+            progress.add(fields.get("progress"))
+            if states[-1] in TERMINAL_STATES:
+                break
+        assert "running" in states
+        assert states[-1] == end
+        assert len([each for each in progress if each and 0 < each < 1]) >= 2 or style.name == "text_answers"
+
+
+def polls(endpoint, recording):
+    """Yield the documents of the responses to a poll."""
+    path = re.compile(re.sub(r"\\{[^{}]*\\}", "[^/]+", re.escape(f"/api{endpoint.path}")))
+    for entry in recording["log"]["entries"]:
+        if entry["request"]["method"] == "GET" and path.fullmatch(urlsplit(entry["request"]["url"]).path):
+            text = entry["response"]["content"]["text"]
+            yield text if endpoint.rules.answer == "text" else json.loads(text)
 
 
 def is_upload(entry):
