@@ -19,10 +19,10 @@ from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.api.settings import OsaiSettings
 from airflow_provider_osai.cli import contract_learn
 from airflow_provider_osai.cli.check import load_settings
-from airflow_provider_osai.cli.contract_diff import Finding, MatchStatus, compare, suggest_overrides
 from airflow_provider_osai.cli.contract_schema import json_schema, rule_tables
-from airflow_provider_osai.cli.openapi import MAX_BYTES, ApiOperation, parse_definition
 from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.learning.api_definition import MAX_BYTES, ApiOperation, parse_definition
+from airflow_provider_osai.learning.definition_diff import Finding, MatchStatus, compare, suggest_overrides
 
 __all__ = ["main", "markdown", "table"]
 

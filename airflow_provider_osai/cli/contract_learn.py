@@ -14,11 +14,11 @@ import httpx
 import yaml
 
 from airflow_provider_osai.api.errors import OsaiContractError
-from airflow_provider_osai.cli.openapi import MAX_BYTES, ApiOperation, parse_definition
+from airflow_provider_osai.learning.api_definition import MAX_BYTES, ApiOperation, parse_definition
 from airflow_provider_osai.learning.definition import add_definition
 from airflow_provider_osai.learning.json_limits import read_bounded
 from airflow_provider_osai.learning.learner import Learned, learn
-from airflow_provider_osai.learning.notebook import read_notebook
+from airflow_provider_osai.learning.notebooks.notebook import read_notebook
 from airflow_provider_osai.learning.output import document_text, evidence_text, summary
 from airflow_provider_osai.learning.recording import Recording, read_recording
 from airflow_provider_osai.learning.redaction import Redactor

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from airflow_provider_osai.api.contract import ASSUMED, ENDPOINTS, Contract
 from airflow_provider_osai.api.overrides import apply_overrides
-from airflow_provider_osai.cli.contract_diff import MatchStatus, compare, suggest_overrides
-from airflow_provider_osai.cli.openapi import ApiOperation
+from airflow_provider_osai.learning.api_definition import ApiOperation
+from airflow_provider_osai.learning.definition_diff import MatchStatus, compare, suggest_overrides
 from airflow_provider_osai.learning.learner import Learned, Row
 
 __all__ = ["add_definition"]

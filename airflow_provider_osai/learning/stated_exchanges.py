@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from airflow_provider_osai.api.json_paths import json_path
+from airflow_provider_osai.learning.notebooks.stated_calls import Notebook, Variable
 from airflow_provider_osai.learning.recording import FILE, Exchange
-from airflow_provider_osai.learning.stated_calls import Notebook, Variable
 
 __all__ = ["stated_exchanges"]
 

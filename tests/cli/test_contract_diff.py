@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.errors import OsaiContractError
 from airflow_provider_osai.api.overrides import apply_overrides
-from airflow_provider_osai.cli.contract_diff import MatchStatus, compare, suggest_overrides
-from airflow_provider_osai.cli.openapi import parse_definition
+from airflow_provider_osai.learning.api_definition import parse_definition
+from airflow_provider_osai.learning.definition_diff import MatchStatus, compare, suggest_overrides
 from airflow_provider_osai.sandbox.app import create_app
 from tests.airflow.test_retraining_dag import renamed
 

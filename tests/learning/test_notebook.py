@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_provider_osai.api.errors import OsaiContractError
-from airflow_provider_osai.learning.notebook import Notebook, Variable, read_notebook
-from airflow_provider_osai.learning.secret_text import is_secret_name, looks_like_secret
+from airflow_provider_osai.learning.notebooks.notebook import Notebook, Variable, read_notebook
+from airflow_provider_osai.learning.notebooks.secret_text import is_secret_name, looks_like_secret
 from tests.conftest import ROOT
 
 NOTEBOOKS = Path(__file__).parent / "notebooks"
@@ -601,7 +601,7 @@ def test_a_notebook_is_not_run(read, tmp_path):
 def test_spoiled_code_never_fails(read, data):
     """Whatever is deleted or doubled in a notebook's code."""
     path = data.draw(
-        st.sampled_from([*NOTEBOOKS.glob("*.ipynb"), ROOT / "airflow_provider_osai/learning/code_reader.py"])
+        st.sampled_from([*NOTEBOOKS.glob("*.ipynb"), ROOT / "airflow_provider_osai/learning/notebooks/code_reader.py"])
     )
     lines = path.read_text().splitlines(keepends=True)
     if path.suffix == ".ipynb":

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias
 from urllib.parse import unquote_plus
 
-from airflow_provider_osai.learning.secret_text import is_secret_name
-from airflow_provider_osai.learning.stated_calls import Variable
+from airflow_provider_osai.learning.notebooks.secret_text import is_secret_name
+from airflow_provider_osai.learning.notebooks.stated_calls import Variable
 
 __all__ = [
     "MAX_ITEMS",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from airflow_provider_osai.learning.code_values import (
+from airflow_provider_osai.learning.notebooks.code_values import (
     MAX_ITEMS,
     CallRecord,
     Constant,
@@ -21,7 +21,7 @@ from airflow_provider_osai.learning.code_values import (
     parse_address,
     spell,
 )
-from airflow_provider_osai.learning.stated_calls import Variable
+from airflow_provider_osai.learning.notebooks.stated_calls import Variable
 
 __all__ = ["METHODS", "is_client_name", "is_url", "state_call"]
 

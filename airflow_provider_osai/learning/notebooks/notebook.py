@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from airflow_provider_osai.api.errors import sanitize_server_text
-from airflow_provider_osai.learning.code_cells import MAX_CODE, parse_cell, read_cells
-from airflow_provider_osai.learning.code_reader import CodeReader
-from airflow_provider_osai.learning.code_values import CallRecord
-from airflow_provider_osai.learning.secret_text import SecretValues
-from airflow_provider_osai.learning.stated_calls import Notebook, StatedCall, Variable
+from airflow_provider_osai.learning.notebooks.code_cells import MAX_CODE, parse_cell, read_cells
+from airflow_provider_osai.learning.notebooks.code_reader import CodeReader
+from airflow_provider_osai.learning.notebooks.code_values import CallRecord
+from airflow_provider_osai.learning.notebooks.secret_text import SecretValues
+from airflow_provider_osai.learning.notebooks.stated_calls import Notebook, StatedCall, Variable
 
 __all__ = ["Notebook", "StatedCall", "Variable", "read_notebook"]
 

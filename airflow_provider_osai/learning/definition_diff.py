@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from airflow_provider_osai.api.contract import Contract, Endpoint
-from airflow_provider_osai.cli.openapi import ApiOperation
+from airflow_provider_osai.learning.api_definition import ApiOperation
 
 __all__ = ["Finding", "MatchStatus", "compare", "suggest_overrides"]
 

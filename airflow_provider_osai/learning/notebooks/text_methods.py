@@ -7,7 +7,7 @@ import string
 from typing import Final
 from urllib.parse import urljoin
 
-from airflow_provider_osai.learning.code_values import (
+from airflow_provider_osai.learning.notebooks.code_values import (
     MAX_ITEMS,
     Constant,
     JsonText,
@@ -18,7 +18,7 @@ from airflow_provider_osai.learning.code_values import (
     as_parts,
     spell,
 )
-from airflow_provider_osai.learning.stated_calls import Variable
+from airflow_provider_osai.learning.notebooks.stated_calls import Variable
 
 __all__ = ["call_library_function", "call_text_method", "format_percent"]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Final
 
-from airflow_provider_osai.learning.stated_calls import MAX_NAME, Variable
+from airflow_provider_osai.learning.notebooks.stated_calls import MAX_NAME, Variable
 
 __all__ = ["SecretValues", "is_secret_name", "looks_like_secret"]
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from airflow_provider_osai.api.errors import OsaiContractError
 from airflow_provider_osai.api.text import storable
-from airflow_provider_osai.learning.code_values import (
+from airflow_provider_osai.learning.notebooks.code_values import (
     MAX_ITEMS,
     Attached,
     CallRecord,
@@ -38,10 +38,14 @@ from airflow_provider_osai.learning.code_values import (
     named,
     spell,
 )
-from airflow_provider_osai.learning.http_calls import METHODS, is_client_name, is_url, state_call
-from airflow_provider_osai.learning.secret_text import SecretValues, is_secret_name
-from airflow_provider_osai.learning.stated_calls import Variable
-from airflow_provider_osai.learning.text_methods import call_library_function, call_text_method, format_percent
+from airflow_provider_osai.learning.notebooks.http_calls import METHODS, is_client_name, is_url, state_call
+from airflow_provider_osai.learning.notebooks.secret_text import SecretValues, is_secret_name
+from airflow_provider_osai.learning.notebooks.stated_calls import Variable
+from airflow_provider_osai.learning.notebooks.text_methods import (
+    call_library_function,
+    call_text_method,
+    format_percent,
+)
 
 __all__ = ["MAX_CALLS", "CodeReader"]
 
