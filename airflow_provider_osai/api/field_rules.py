@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_vali
 from airflow_provider_osai.api.joined_ids import json_word, split_parts
 from airflow_provider_osai.api.json_paths import ABSENT, JsonPath, Steps, get_value, json_path, put_value
 
-__all__ = ["EVERY", "FieldRule", "PairsShape", "Place"]
+__all__ = ["EVERY", "SECONDS", "FieldRule", "PairsShape", "Place"]
 
 Place: TypeAlias = Literal["body", "query", "header", "path"]
 Path: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=500)]

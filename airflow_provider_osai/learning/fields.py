@@ -127,10 +127,12 @@ class _Series:
     """What was seen at one place of the responses about jobs of one kind.
 
     :param runs: the values by job, in the order of time.
+    :param polls: those of polls only, without the response to the submission.
     """
 
     steps: Steps
     runs: list[list[Any]]
+    polls: list[list[Any]]
 
     @property
     def values(self) -> list[Any]:
@@ -151,7 +153,16 @@ class _Series:
     @property
     def comes_late(self) -> bool:
         """Whether it is missing (``null``, empty or 0) at first and set at the end of some job."""
-        return any(run and run[0] in (None, "", 0) and run[-1] not in (None, "", 0) for run in self.runs)
+        return any(map(_ends_set, self.runs))
+
+    @property
+    def comes_while_polled(self) -> bool:
+        """The same, where the response to the submission does not count."""
+        return any(map(_ends_set, self.polls))
+
+
+def _ends_set(values: Sequence[Any]) -> bool:
+    return bool(values) and values[0] in (None, "", 0) and values[-1] not in (None, "", 0)
 
 
 def _distinct(values: Sequence[Any]) -> int:
@@ -166,7 +177,7 @@ def job_fields(kind: JobKind, traces: Sequence[JobTrace], envelope: str | None) 
     """
     runs = [[_inside(document, envelope) for document in trace.documents] for trace in traces]
     runs = [[document for document in run if isinstance(document, (dict, list))] for run in runs]
-    series = _all_series([run for run in runs if run])
+    series = _all_series(runs, [int(trace.has_submission) for trace in traces])
     mapped = Mapped()
     taken: set[Steps] = set()
     ids = {trace.value for trace in traces}
@@ -180,6 +191,8 @@ def job_fields(kind: JobKind, traces: Sequence[JobTrace], envelope: str | None) 
     _map_message(series, mapped, taken)
     _map_metrics(runs, mapped, taken)
     _map_history(runs, mapped)
+    if all(len(trace.gets) < 2 and len(trace.documents) < 3 for trace in traces):
+        mapped.doubts.append("only one response about such a job was seen, so what appears later may be missing")
     return mapped
 
 
@@ -226,16 +239,22 @@ def _inside(document: Any, envelope: str | None) -> Any:
     return document.get(envelope, document) if envelope and isinstance(document, Mapping) else document
 
 
-def _all_series(runs: Sequence[Sequence[Any]]) -> dict[Steps, _Series]:
+def _all_series(runs: Sequence[Sequence[Any]], first_polls: Sequence[int]) -> dict[Steps, _Series]:
+    """Return what was seen at each place.
+
+    :param first_polls: of each job, the number of responses before its first poll.
+    """
     places: dict[Steps, None] = {}
-    for run in runs:
-        for document in run:
-            for steps, _ in leaves(document):
-                if not any(isinstance(step, int) for step in steps):
-                    places[steps] = None
-    return {
-        steps: _Series(steps, [[at(document, steps) for document in run] for run in runs]) for steps in places
-    }  # fmt: skip
+    for document in (document for run in runs for document in run):
+        for steps, _ in leaves(document):
+            if not any(isinstance(step, int) for step in steps):
+                places[steps] = None
+    series: dict[Steps, _Series] = {}
+    for steps in places:
+        values = [[at(document, steps) for document in run] for run in runs]
+        polls = [run[first:] for run, first in zip(values, first_polls, strict=True)]
+        series[steps] = _Series(steps, values, polls)
+    return series
 
 
 def _map_id(series: Mapping[Steps, _Series], ids: set[str], mapped: Mapped, taken: set[Steps]) -> None:
@@ -374,13 +393,16 @@ def _map_results(
 
 def _is_result(series: _Series, name: str, sent: set[str]) -> bool:
     """Whether a field came with the result: later than the job, or under a clear name and with a value of its own."""
-    if series.comes_late:
+    is_echo = bool({str(value) for value in series.present} & sent)
+    if series.comes_while_polled or (series.comes_late and not is_echo):
         return True
     if series.present and len(series.steps) > 1 and set(words(str(series.steps[-2]))) & RESULT_OBJECTS:
         return True
-    is_new = series.present and not {str(value) for value in series.present} & sent
     return (
-        bool(is_new) and len(series.present) == len(series.values) and similarity(series.name, RESPONSE[name]) >= SURE
+        not is_echo
+        and bool(series.present)
+        and len(series.present) == len(series.values)
+        and similarity(series.name, RESPONSE[name]) >= SURE
     )
 
 

@@ -21,7 +21,16 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from airflow_provider_osai.api.errors import OsaiContractError
 from airflow_provider_osai.learning.json_limits import load_bounded, parse_bounded
 
-__all__ = ["FILE", "MAX_BYTES", "Exchange", "Left", "Recording", "merge_recordings", "multipart_fields", "read_recording"]
+__all__ = [
+    "FILE",
+    "MAX_BYTES",
+    "Exchange",
+    "Left",
+    "Recording",
+    "merge_recordings",
+    "multipart_fields",
+    "read_recording",
+]
 
 MAX_BYTES: Final = 256 * 2**20
 """Maximum size of a recording."""

@@ -30,7 +30,7 @@ from airflow_provider_osai.learning.learner import Learned, Row
 from airflow_provider_osai.learning.provenance import Call
 from airflow_provider_osai.learning.recording import FILE, Exchange, multipart_fields
 
-__all__ = ["prove"]
+__all__ = ["decoded_request", "prove"]
 
 BASE: Final = "https://replay.invalid"
 """A host that does not exist, should a request ever leave the process."""
@@ -87,27 +87,36 @@ def _client(contract: Contract, server: _ReplayServer) -> Iterator[OsaiClient]:
         quiet.setLevel(before)
 
 
+def decoded_request(endpoint: Endpoint, exchange: Exchange) -> tuple[dict[str, Any], set[str]] | str:
+    """Return the fields of a recorded request by our names, and the names that the contract does not have.
+
+    If the request is not one of the operation, return why.
+    """
+    pattern = re.sub(r"\\{(\w+)(?:\\\.(\d))?\\}", _group, re.escape(endpoint.path))
+    match = re.fullmatch(pattern, "/" + "/".join(exchange.path))
+    if match is None or exchange.method != endpoint.method:
+        return f"{exchange.source} is {exchange.method} /{'/'.join(exchange.path)[:100]}"
+    path = {name.replace("__", "."): value for name, value in match.groupdict().items()}
+    query: dict[str, list[str]] = defaultdict(list)
+    for name, value in exchange.query:
+        query[name].append(value)
+    try:
+        return decode_request(endpoint, path, query, exchange.request_headers, exchange.body)
+    except (ValueError, TypeError) as error:
+        return f"{exchange.source} cannot be read: {_short(str(error))}"
+
+
 def _distinct_fields(endpoint: Endpoint, calls: list[Call]) -> Iterator[dict[str, Any] | str]:
     """Yield the fields of each different request by our names, or why they cannot be read."""
     seen: set[str] = set()
     for call in calls:
-        exchange = call.exchange
-        pattern = re.sub(r"\\{(\w+)(?:\\\.(\d))?\\}", _group, re.escape(endpoint.path))
-        match = re.fullmatch(pattern, "/" + "/".join(exchange.path))
-        if match is None or exchange.method != endpoint.method:
-            yield f"{exchange.source} is {exchange.method} /{'/'.join(exchange.path)[:100]}"
+        decoded = decoded_request(endpoint, call.exchange)
+        if isinstance(decoded, str):
+            yield decoded
             continue
-        path = {name.replace("__", "."): value for name, value in match.groupdict().items()}
-        query: dict[str, list[str]] = defaultdict(list)
-        for name, value in exchange.query:
-            query[name].append(value)
-        try:
-            fields, unknown = decode_request(endpoint, path, query, exchange.request_headers, exchange.body)
-        except (ValueError, TypeError) as error:
-            yield f"{exchange.source} cannot be read: {_short(str(error))}"
-            continue
-        if unknown - set(fields) and isinstance(exchange.body, Mapping):
-            yield f"{exchange.source} also has {', '.join(sorted(map(str, unknown)))[:100]}"
+        fields, unknown = decoded
+        if unknown - set(fields) and isinstance(call.exchange.body, Mapping):
+            yield f"{call.exchange.source} also has {', '.join(sorted(map(str, unknown)))[:100]}"
         shown = json.dumps(fields, sort_keys=True, default=str)
         if shown not in seen:
             seen.add(shown)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from airflow_provider_osai.api.contract import ENDPOINTS, Endpoint
+from airflow_provider_osai.api.field_rules import SECONDS
 from airflow_provider_osai.api.joined_ids import json_word
+from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.text import normalize_word
 from airflow_provider_osai.learning.fields import is_file, named_request_field, value_rule
 from airflow_provider_osai.learning.paging import PAGE_NAMES
@@ -18,7 +20,7 @@ from airflow_provider_osai.learning.roles import Role
 from airflow_provider_osai.learning.rules import header_name, objects_in, put
 from airflow_provider_osai.learning.seen import Seen
 from airflow_provider_osai.learning.states import Question
-from airflow_provider_osai.learning.values import Steps, at, leaves, path_text, words
+from airflow_provider_osai.learning.values import Steps, at, leaves, path_text, time_seconds, words
 from airflow_provider_osai.learning.vocabulary import VALUES
 
 __all__ = ["RequestRules"]
@@ -35,6 +37,8 @@ NAMED: Final[Mapping[str, tuple[str, ...]]] = {
     "manipulation.submit": ("name", "operations"),
 }
 """The other fields of requests."""
+MAX_DEVIATION: Final = 0.05
+"""How much a rental may be shorter or longer than was asked for, as a fraction."""
 UNITS: Final[Mapping[str, frozenset[str]]] = {
     "milliseconds": frozenset({"millisecond", "milli", "ms"}),
     "seconds": frozenset({"second", "sec", "s"}),
@@ -152,7 +156,7 @@ class RequestRules:
         elif our == "minConfidence" and float(value) > 1:
             rule["scale"] = 100 if float(value) <= 100 else 1000
         elif our == "duration":
-            rule |= _duration(key, value, seen.doubts)
+            rule |= _duration(key, value, self._rented_seconds(), seen.doubts)
         put(seen.request, our, rule)
 
     def _place_leftover_mode(self, seen: _Request) -> None:
@@ -192,13 +196,24 @@ class RequestRules:
         elif seen.name == "device_rental.submit" and "duration" not in seen.request:
             key = _query_named(seen, "duration")
             if key is not None:
-                more = _duration(key, seen.query.pop(key), [])
+                more = _duration(key, seen.query.pop(key), self._rented_seconds(), seen.doubts)
                 seen.request["duration"] = {"in": "query", "name": key, **more}
         elif seen.name == "model.download":
             key = _query_named(seen, "target")
             if key is not None:
                 put(seen.request, "target", key)
                 del seen.query[key]
+
+    def _rented_seconds(self) -> float | None:
+        """Return the seconds from a rental's start to its end, if a response had both."""
+        mapped = self._seen.jobs.get(JobKind.DEVICE_RENTAL)
+        jobs = [job for job in self._seen.roles.jobs if job.kind is JobKind.DEVICE_RENTAL]
+        places = [mapped.steps.get(name) for name in ("startedAt", "result.expiresAt")] if mapped else []
+        for document in (self._seen.inside(document) for job in jobs for document in job.documents):
+            start, end = (time_seconds(at(document, place)) if place else None for place in places or (None, None))
+            if start is not None and end is not None and end > start:
+                return end - start
+        return None
 
     def _place_category(self, seen: _Request) -> None:
         """Place the category's name, if images are sent with it instead of its id."""
@@ -256,8 +271,11 @@ def _is_sent(our: str, seen: _Request, ids: Mapping[str, Sequence[Use]]) -> bool
     return isinstance(seen.exchange.body, Mapping) and our in seen.exchange.body
 
 
-def _duration(key: str, value: Any, doubts: list[str]) -> dict[str, Any]:
-    """Return the unit of a duration, by its name or its form."""
+def _duration(key: str, value: Any, seconds: float | None, doubts: list[str]) -> dict[str, Any]:
+    """Return the unit of a duration, by its name, its form, or how long the rental took.
+
+    :param seconds: from the start of the rental to its end, if a response had both.
+    """
     unit = next((unit for unit, theirs in UNITS.items() if theirs & set(words(key))), None)
     if unit is not None:
         return {} if unit == "seconds" else {"unit": unit}
@@ -265,6 +283,9 @@ def _duration(key: str, value: Any, doubts: list[str]) -> dict[str, Any]:
         return {"match": f"{{value}}{suffix[1]}"}
     if isinstance(value, str) and not value.isdigit():
         return {"unit": "iso8601" if value.startswith("P") else "timespan"}
+    for unit, length in SECONDS.items():
+        if seconds is not None and abs(float(value) * length - seconds) <= MAX_DEVIATION * seconds:
+            return {} if unit == "seconds" else {"unit": unit}
     doubts.append(f"duration: the unit of {value} was not seen; seconds are assumed")
     return {}
 

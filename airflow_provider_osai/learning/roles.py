@@ -96,6 +96,7 @@ class JobTrace:
 
     :param value: its id, or the part of it that the submission returned.
     :param documents: the responses about it, in the order of time; pushed messages, too.
+    :param has_submission: whether the first of them is the response to the submission.
     :param is_used: whether a later request has its id in another role than that of the job.
     """
 
@@ -105,6 +106,7 @@ class JobTrace:
     gets: list[Call] = field(default_factory=list)
     documents: list[Any] = field(default_factory=list)
     cancel: Call | None = None
+    has_submission: bool = False
     is_used: bool = False
     doubts: list[str] = field(default_factory=list)
 
@@ -383,12 +385,14 @@ class _Finder:
         value = values.most_common(1)[0][0]
         gets = max(polls.values(), key=lambda group: (_is_object(group[0]), len(group)), default=[])
         cancel = self._cancel_of(call, value, later)
+        is_first = False
         documents = [get.exchange.response for get in gets]
         if documents and _is_alike(call.exchange.response, documents[0]):
             documents.insert(0, call.exchange.response)
+            is_first = True
         for message in [message for other in self._own for message in other.exchange.messages]:
             documents += [found for found in _objects(message) if value in _texts(found)][:1]
-        return JobTrace(JobKind.TRAINING, call, value, gets, documents, cancel)
+        return JobTrace(JobKind.TRAINING, call, value, gets, documents, cancel, has_submission=is_first)
 
     def _best_maker(self, sources: Sequence[Source], call: Call) -> bool:
         """Whether a call is the most likely of the sources that made something."""

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from airflow_provider_osai.api.contract import STATE_WORDS, Contract
 from airflow_provider_osai.api.field_rules import FieldRule
 from airflow_provider_osai.api.models import JobKind, JobState
-from airflow_provider_osai.learning.fields import Mapped
+from airflow_provider_osai.learning.fields import RESULTS, Mapped
 from airflow_provider_osai.learning.roles import JobTrace
 from airflow_provider_osai.learning.values import at
 
@@ -72,7 +72,7 @@ def _words(job: JobTrace, mapped: Mapped, envelope: str | None) -> list[str]:
     rule = mapped.rules.get("status", "status")
     words: list[str] = []
     for document in job.documents:
-        inside = document.get(envelope, document) if envelope and isinstance(document, Mapping) else document
+        inside = _inside(document, envelope)
         if isinstance(inside, str):
             words.append(inside.strip())
         elif isinstance(rule, list):
@@ -95,20 +95,20 @@ def _live_state(word: str, words: Sequence[str], mapped: Mapped) -> JobState:
 
 
 def _results(job: JobTrace, mapped: Mapped, envelope: str | None) -> bool:
-    """Whether the last response has a result that the first did not have."""
+    """Whether the last response has the result of a job of its kind, and the first did not have it."""
     if not job.documents:
         return False
     if mapped.rules.get("result.modelId") == "$id":
         return job.is_used
-    for name, steps in mapped.steps.items():
-        if name.startswith("result.") and name.endswith("Id"):
-            first, last = (
-                at(document.get(envelope, document) if envelope and isinstance(document, Mapping) else document, steps)
-                for document in (job.documents[0], job.documents[-1])
-            )
-            if last not in (None, "", 0) and (first in (None, "", 0) or len(job.documents) == 1):
-                return True
-    return False
+    steps = next((mapped.steps[name] for name in RESULTS[job.kind][:1] if name in mapped.steps), None)
+    if steps is None:
+        return False
+    first, last = (at(_inside(document, envelope), steps) for document in (job.documents[0], job.documents[-1]))
+    return last not in (None, "", 0) and (first in (None, "", 0) or len(job.documents) == 1)
+
+
+def _inside(document: Any, envelope: str | None) -> Any:
+    return document.get(envelope, document) if envelope and isinstance(document, Mapping) else document
 
 
 def _judge_last(

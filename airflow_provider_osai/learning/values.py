@@ -17,6 +17,7 @@ __all__ = [
     "path_text",
     "same_thing",
     "similarity",
+    "time_seconds",
     "time_unit",
     "words",
 ]
@@ -120,10 +121,24 @@ def time_unit(value: Any) -> str | None:
             if YEARS[0] <= (value - start) / scale <= YEARS[1]:
                 return unit
         return None
-    if isinstance(value, str) and re.match(r"\d{4}-\d\d-\d\d[T ]\d\d:", value):
-        try:
-            datetime.fromisoformat(re.sub(r"\.(\d{6})\d+", r".\1", value.replace("Z", "+00:00")))
-        except ValueError:
-            return None
-        return "iso"
-    return None
+    return "iso" if isinstance(value, str) and _moment(value) is not None else None
+
+
+def time_seconds(value: Any) -> float | None:
+    """Return a point in time in seconds since 1970; ``None`` if it is no time."""
+    unit = time_unit(value)
+    if unit == "iso":
+        moment = _moment(value)
+        return moment.timestamp() if moment is not None else None
+    scales = {"epoch": (1, 0), "epoch_milliseconds": (1000, 0), "ticks": (10**7, TICKS_AT_EPOCH)}
+    scale, start = scales.get(str(unit), (0, 0))
+    return (value - start) / scale if scale else None
+
+
+def _moment(text: str) -> datetime | None:
+    if not re.match(r"\d{4}-\d\d-\d\d[T ]\d\d:", text):
+        return None
+    try:
+        return datetime.fromisoformat(re.sub(r"\.(\d{6})\d+", r".\1", text.replace("Z", "+00:00")))
+    except ValueError:
+        return None
