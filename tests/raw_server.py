@@ -80,6 +80,35 @@ class RawServer:
                 pieces.close()
 
 
+class ThreadedRawServer(RawServer):
+    """The same, for clients that leave a request behind: each connection has its own thread.
+
+    ``requests`` has the line of each request; *signs_in* is false for one that answers the sign-in from the script too.
+    """
+
+    def __init__(self, answer: Callable[[str], Pieces], *, signs_in: bool = True) -> None:
+        super().__init__(answer)
+        self._signs_in = signs_in
+        self.requests: list[str] = []
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve_one, args=(connection,), daemon=True).start()
+
+    def _serve_one(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(60)
+            line = _request(connection).strip()
+            self.requests.append(line)
+            pieces = [self._sign_in] if self._signs_in and "/Users/SignIn" in line else self._answer(line)
+            for piece in pieces:
+                connection.sendall(piece)
+
+
 def _request(connection: socket.socket) -> str:
     """Read a whole request, so that nothing unread turns the end of the connection into a reset; return its line."""
     with connection.makefile("rb") as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import secrets
 import sys
 import time
@@ -13,48 +14,74 @@ import httpx
 
 from airflow_provider_osai.api.errors import OsaiError
 from airflow_provider_osai.api.settings import OsaiSettings
-from airflow_provider_osai.cli.diagnostics import CheckResult, Status, diagnose
+from airflow_provider_osai.cli.diagnostics import CheckResult, Status, diagnose, within_limits
+from airflow_provider_osai.cli.output import redirect_stdout
+from airflow_provider_osai.cli.time_limits import EACH, TimeLimits, add_options
 from airflow_provider_osai.hooks.deployment import VARIABLE
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.webhooks.token import WebhookProbe, address, seal
 
 __all__ = ["load_settings", "main", "webhook_check"]
 
-TIMEOUT: Final = 10.0
-"""Seconds to wait for a response from the webhook address."""
+MARKS: Final = {Status.OK: "ok", Status.FAIL: "FAIL", Status.NOTE: "--", Status.NOT_RUN: "skip"}
+"""How a status is printed."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print one line for each check; return 0 if none failed, else 1."""
+    """Print one line for each check, or a JSON document; return 0 if none failed and all were run, else 1."""
     parser = argparse.ArgumentParser(prog="osai-airflow check", description="Check a connection to OSAI.")
     parser.add_argument("--conn-id", default=OsaiHook.default_conn_name, help="default: %(default)s")
     parser.add_argument(
         "--webhook", action="store_true", help="also send a test webhook to this Airflow, from this machine"
     )
+    parser.add_argument("--json", action="store_true", help="print the results as JSON; log lines go to stderr")
+    add_options(parser)
     options = parser.parse_args(arguments)
+    with redirect_stdout(enabled=options.json):
+        results = _results(options)
+    is_ok = all(result.status in (Status.OK, Status.NOTE) for result in results)
+    if options.json:
+        document = {"conn_id": options.conn_id, "ok": is_ok, "checks": [result._asdict() for result in results]}
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        for result in results:
+            sys.stdout.write(f"{MARKS[result.status]:<4} {options.conn_id} {result.id}: {result.text}\n")
+    return 0 if is_ok else 1
+
+
+def _results(options: argparse.Namespace) -> list[CheckResult]:
     try:
         settings = load_settings(options.conn_id)
     except OsaiError as error:
-        return _print_results(options.conn_id, [CheckResult(Status.FAIL, str(error))])
+        return [CheckResult("connection", Status.FAIL, str(error))]
     except Exception as error:  # Airflow's secrets backends can raise anything
         text = (
             f"The connection could not be read: {type(error).__name__}. Check the connection id, and run this where "
             "Airflow is configured."
         )
-        return _print_results(options.conn_id, [CheckResult(Status.FAIL, text)])
-    results = list(diagnose(settings, options.conn_id))
+        return [CheckResult("connection", Status.FAIL, text)]
+    limits = TimeLimits(options.timeout, options.total_timeout)
+    results = list(diagnose(settings, options.conn_id, limits))
     if options.webhook:
-        is_ok, text = webhook_check(settings, options.conn_id, _deployment_secret())
-        results.append(CheckResult(Status.OK if is_ok else Status.FAIL, text))
-    return _print_results(options.conn_id, results)
+        secret = _deployment_secret()
+
+        def probe() -> list[CheckResult]:
+            is_ok, text = webhook_check(settings, options.conn_id, secret, limits.each)
+            return [CheckResult("webhook-test", Status.OK if is_ok else Status.FAIL, text)]
+
+        results += within_limits(limits, ["webhook-test"], probe)
+    return results
 
 
-def webhook_check(settings: OsaiSettings, osai_conn_id: str, deployment_secret: str | None) -> tuple[bool, str]:
+def webhook_check(
+    settings: OsaiSettings, osai_conn_id: str, deployment_secret: str | None, timeout: float = EACH
+) -> tuple[bool, str]:
     """Send one probe to the webhook address; return whether this Airflow answered it, and the text to print.
 
     The text shows the address without its signed part.
 
     :param deployment_secret: seals the probe's token; ``None`` if the secret cannot be read on this machine.
+    :param timeout: seconds to wait for a response.
     """
     if missing := settings.missing_webhook_extra:
         return False, f"Webhooks are off: the connection has no {missing}; see docs/webhooks.md."
@@ -69,7 +96,7 @@ def webhook_check(settings: OsaiSettings, osai_conn_id: str, deployment_secret: 
     shown = address(base_url, "...")
     start = time.monotonic()
     try:
-        response = httpx.post(address(base_url, seal(probe.sign(keys), deployment_secret)), timeout=TIMEOUT)
+        response = httpx.post(address(base_url, seal(probe.sign(keys), deployment_secret)), timeout=timeout)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         reason = str(error) or type(error).__name__
         return False, f"POST {shown} got no response: {reason}. Check the address, its certificate, and the firewall."
@@ -117,9 +144,3 @@ def _deployment_secret() -> str | None:
     except Exception:  # a database or a secrets backend can raise anything
         return None
     return deployment.secret if deployment else None
-
-
-def _print_results(osai_conn_id: str, results: Sequence[CheckResult]) -> int:
-    for result in results:
-        sys.stdout.write(f"{result.status:<4} {osai_conn_id}: {result.text}\n")
-    return 1 if any(result.status is Status.FAIL for result in results) else 0

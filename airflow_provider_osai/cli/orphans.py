@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from airflow_provider_osai.api.errors import OsaiError
+from airflow_provider_osai.cli.output import redirect_stdout, seconds
 from airflow_provider_osai.jobs.orphans import OrphanSearch, Report
 
 __all__ = ["main"]
@@ -19,8 +17,6 @@ __all__ = ["main"]
 DONE: Final = 0
 ORPHANS_REMAIN: Final = 1
 FAILED: Final = 2
-STDOUT: Final = 1
-STDERR: Final = 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         stream.write(f"{message}\n")
 
     try:
-        with _redirect_stdout(enabled=options.json):
+        with redirect_stdout(enabled=options.json):
             report = _search(options.connection, options.grace, log, cancels=options.action == "cancel")
     except OsaiError as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
@@ -64,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--action", choices=("report", "cancel"), default="report", help="default: %(default)s")
     parser.add_argument(
         "--grace",
-        type=_seconds,
+        type=seconds,
         default=600.0,
         help="grace time in seconds; younger jobs are ignored, default: %(default).0f",
     )
@@ -88,30 +84,3 @@ def _search(osai_conn_id: str, grace: float, log: Callable[[str], object], *, ca
     with OsaiClient(settings) as client:
         tasks = TasksInDatabase(osai_conn_id, deployment, log)
         return OrphanSearch(client, deployment, tasks, grace=grace, log=log).run(cancels=cancels)
-
-
-@contextmanager
-def _redirect_stdout(*, enabled: bool) -> Iterator[None]:
-    """Redirect the standard output, to which Airflow logs, to the standard error."""
-    if not enabled:
-        yield
-        return
-    sys.stdout.flush()
-    saved = os.dup(STDOUT)
-    os.dup2(STDERR, STDOUT)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(saved, STDOUT)
-        os.close(saved)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a number of seconds, 0 or more")
-    return seconds

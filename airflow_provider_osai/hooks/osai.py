@@ -27,6 +27,9 @@ __all__ = ["OsaiHook"]
 P = ParamSpec("P")
 T = TypeVar("T")
 
+REGION_TIMEOUT = 3.0
+"""Maximum seconds to wait for another region, which only makes an error message better."""
+
 
 def _with_client(verb: Callable[Concatenate[OsaiClient, P], T]) -> Callable[Concatenate[OsaiHook, P], T]:
     """Return the hook's method of the same name, which opens a client for the one request."""
@@ -163,7 +166,10 @@ class OsaiHook(BaseHook):
         for region in REGIONS if settings.region else ():
             if region == settings.region:
                 continue
-            other_settings = settings.model_copy(update={"base_url": REGIONS[region], "region": region})
+            timeout = min(settings.timeout, REGION_TIMEOUT)
+            other_settings = settings.model_copy(
+                update={"base_url": REGIONS[region], "region": region, "timeout": timeout}
+            )
             try:
                 with OsaiClient(other_settings, retry_budget=0, on_secret=mask_secret) as client:
                     client.get_user()

@@ -9,6 +9,7 @@ import os
 import re
 import ssl
 import threading
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -18,6 +19,7 @@ from airflow_provider_osai.cli import main
 from airflow_provider_osai.cli.check import webhook_check
 from airflow_provider_osai.webhooks.app import create_app
 from tests.conftest import CANARY, settings_for
+from tests.raw_server import ThreadedRawServer
 from tests.threaded_server import served
 
 SECRET = "canary-webhook-secret-1"
@@ -49,20 +51,22 @@ def test_a_connection_that_works_and_whose_webhook_is_reached(mounted, connectio
     connection(webhook_base_url=mounted, webhook_secret=SECRET)
     assert main(["check", "--webhook"]) == 0
     lines = [line for line in logged().splitlines() if line.startswith(("ok", "FAIL", "--"))]
-    said = [line.removeprefix("ok   osai_default: ").split(" http")[0] for line in lines[:-1]]
+    said = [line.removeprefix("ok   osai_default ").split(" http")[0] for line in lines[:-1]]
     begins = (
-        "Address",
-        "Responds in",
-        "Server and local clocks",
-        "Signed in to OSAI",
-        "The sign-in is valid",
-        "list works",
-        "All kinds of job",
-        "Web",
+        "address: Address",
+        "reachable: Responds in",
+        "clock: Server and local clocks",
+        "sign-in: Signed in to OSAI",
+        "token: The sign-in is valid",
+        "list: list works",
+        "cancel: All kinds of job",
+        "webhooks: Web",
     )
     assert [words[: len(begin)] for words, begin in zip(said, begins, strict=True)] == list(begins)
     assert all(line.startswith("ok ") for line in lines)
-    assert lines[-1].startswith(f"ok   osai_default: POST {mounted}/osai/webhook/... reached this Airflow in ")
+    assert lines[-1].startswith(
+        f"ok   osai_default webhook-test: POST {mounted}/osai/webhook/... reached this Airflow in "
+    )
     assert SECRET not in "".join(lines)
 
 
@@ -70,13 +74,13 @@ def test_a_connection_without_webhooks_is_checked_without(connection, logged, da
     """The flag asks for more."""
     assert main(["check"]) == 0
     assert main(["check", "--webhook"]) == 1
-    assert "FAIL osai_default: Webhooks are off: the connection has no webhook_base_url" in logged()
+    assert "FAIL osai_default webhook-test: Webhooks are off: the connection has no webhook_base_url" in logged()
 
 
 def test_a_connection_that_is_not_there(logged, dagbag):
     """One line, no traceback."""
     assert main(["check", "--conn-id", "osai_nowhere"]) == 1
-    assert "FAIL osai_nowhere: The connection could not be read" in logged()
+    assert "FAIL osai_nowhere connection: The connection could not be read" in logged()
 
 
 class Answering(http.server.BaseHTTPRequestHandler):
@@ -161,7 +165,8 @@ class TestDiagnosis:
         mocker.patch("airflow_provider_osai.cli.diagnostics.parsedate_to_datetime", return_value=long_ago)
         assert main(["check"]) == 1
         assert re.search(
-            r"FAIL osai_default: The server clock is \d+ s behind the local clock; synchronize them by NTP", logged()
+            r"FAIL osai_default clock: The server clock is \d+ s behind the local clock; synchronize them by NTP",
+            logged(),
         )
 
     def test_a_list_that_does_not_work(self, connection, sandbox, logged, dagbag):
@@ -175,9 +180,9 @@ class TestDiagnosis:
         connection(contract='{"training.list": null, "device_rental.cancel": null}')
         assert main(["check"]) == 0
         text = logged()
-        assert "--   osai_default: list is bound to null" in text
+        assert "--   osai_default list: list is bound to null" in text
         assert "keep running after their task is killed: device_rental" in text
-        assert "--   osai_default: Webhooks are off" in text
+        assert "--   osai_default webhooks: Webhooks are off" in text
 
     def test_a_certificate_that_is_not_good(self, connection, logged, dagbag):
         """Not taken for a server that is down."""
@@ -241,3 +246,91 @@ def test_a_command_leaves_the_environment_as_it_was(connection, monkeypatch):
     before = dict(os.environ)
     assert main(["check"]) == 0
     assert dict(os.environ) == before
+
+
+CHECKS = ["address", "reachable", "clock", "sign-in", "token", "list", "cancel", "webhooks"]
+"""The ids of the checks, which do not change."""
+
+
+def checked(capfd, *options):
+    """Run the command with ``--json``; return its exit code and the document."""
+    capfd.readouterr()
+    code = main(["check", "--json", *options])
+    return code, json.loads(capfd.readouterr().out)
+
+
+def test_the_document_has_a_stable_id_a_status_and_a_text_for_each_check(connection, capfd, dagbag):
+    code, document = checked(capfd)
+    assert (code, document["conn_id"], document["ok"]) == (0, "osai_default", True)
+    assert [check["id"] for check in document["checks"]] == CHECKS
+    assert {check["status"] for check in document["checks"]} == {"ok", "note"}
+    assert all(set(check) == {"id", "status", "text"} for check in document["checks"])
+
+
+def test_the_document_of_a_failure_has_the_same_ids(connection, capfd, dagbag):
+    connection(base_url="http://127.0.0.1:9/api")
+    code, document = checked(capfd)
+    assert (code, document["ok"]) == (1, False)
+    found = {check["id"]: check["status"] for check in document["checks"]}
+    assert list(found) == CHECKS
+    assert [found[name] for name in CHECKS[1:6]] == ["fail", "not-run", "fail", "not-run", "not-run"]
+
+
+def test_a_connection_that_cannot_be_read_is_one_failed_check(capfd, dagbag):
+    code, document = checked(capfd, "--conn-id", "osai_nowhere")
+    assert (code, document["ok"], [check["id"] for check in document["checks"]]) == (1, False, ["connection"])
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "soon", "3601"])
+@pytest.mark.parametrize("option", ["--timeout", "--total-timeout"])
+def test_an_invalid_time_limit_is_refused(option, value, capfd):
+    with pytest.raises(SystemExit) as ended:
+        main(["check", f"{option}={value}"])
+    assert ended.value.code == 2
+    assert "must be a number of seconds" in capfd.readouterr().err
+
+
+def dripping(line):
+    """Send headers that never end."""
+    yield b"HTTP/1.1 200 OK\r\n"
+    for number in range(10_000):
+        time.sleep(0.05)
+        yield f"X-Header-{number}: x\r\n".encode()
+
+
+def endless(line):
+    """Send a body that never ends."""
+    yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n["
+    for _ in range(10_000):
+        time.sleep(0.01)
+        yield b"[" * 1000
+
+
+def silent(line):
+    """Send nothing."""
+    time.sleep(20)
+    yield b""
+
+
+@pytest.mark.parametrize("answer", [dripping, endless, silent])
+def test_a_server_that_never_ends_its_response_does_not_hold_the_command(answer, connection, capfd, dagbag):
+    with ThreadedRawServer(answer) as server:
+        connection(base_url=server.base_url)
+        start = time.monotonic()
+        code, document = checked(capfd, "--timeout", "0.5", "--total-timeout", "5")
+    assert time.monotonic() - start < 5
+    assert (code, document["ok"]) == (1, False)
+    found = {check["id"]: check["status"] for check in document["checks"]}
+    assert list(found) == CHECKS
+    assert (found["sign-in"], found["list"]) == ("fail", "not-run")
+
+
+def test_checks_without_time_left_are_reported_as_not_run(connection, capfd, dagbag):
+    with ThreadedRawServer(dripping, signs_in=False) as server:
+        connection(base_url=server.base_url)
+        code, document = checked(capfd, "--timeout", "5", "--total-timeout", "0.5")
+    found = {check["id"]: check for check in document["checks"]}
+    assert (code, list(found)) == (1, CHECKS)
+    assert found["reachable"]["text"] == "No result within 0.5 s."
+    assert found["sign-in"]["status"] == "not-run"
+    assert "--total-timeout" in found["sign-in"]["text"]
