@@ -58,11 +58,13 @@ from airflow_provider_osai.api.secret import HoldsSecret
 from airflow_provider_osai.api.streaming import FORWARDED_HEADERS, stream_address, stream_response
 from airflow_provider_osai.api.transport import (
     LIMIT,
+    SIGN_IN,
     TOTAL_TIMEOUT_FACTOR,
     UPLOAD,
     AsyncBoundedTransport,
     BoundedTransport,
     ChunkedStream,
+    ReadOnlyTransport,
     RequestLimits,
     TooLarge,
     load_tls_context,
@@ -90,8 +92,6 @@ LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100)
 PARSE_IN_THREAD_ABOVE = 64 * 2**10
 """Bytes of a response above which it is parsed in a thread, so that the event loop is not blocked."""
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
-
-_SIGN_IN = "osai.sign_in"
 
 USER_AGENT = f"airflow-provider-osai/{__version__} python-httpx/{httpx.__version__}"
 
@@ -184,7 +184,7 @@ class _Sender(HoldsSecret):
                 "retry": self._retry,
                 "timeout": httpx.Timeout(self.settings.timeout).as_dict(),
                 LIMIT: ("auth.sign_in", OBJECT_LIMIT),
-                _SIGN_IN: True,
+                SIGN_IN: True,
             },
         )
 
@@ -392,6 +392,7 @@ class OsaiClient(_Sender):
     :param renew: returns the present settings; called when the access token is rejected, in case it has been replaced.
         :class:`AsyncOsaiClient` awaits it.
     :param transport: sends the requests instead of the network, for instance in a test.
+    :param read_only: whether to refuse every request but GET and the sign-in.
     """
 
     def __init__(
@@ -400,6 +401,7 @@ class OsaiClient(_Sender):
         *,
         renew: Callable[[], OsaiSettings] | None = None,
         transport: httpx.BaseTransport | None = None,
+        read_only: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(settings, **options)
@@ -407,7 +409,8 @@ class OsaiClient(_Sender):
         self.sleep: Callable[[float], object] = time.sleep
         """How functions over this client wait between requests; an operator sets one that a kill interrupts."""
         network = transport or httpx.HTTPTransport(**self._transport_options(ssl_context(settings)))
-        self._http = httpx.Client(transport=RetryTransport(BoundedTransport(network, self.limits)), **self._options())
+        bounded = BoundedTransport(ReadOnlyTransport(network) if read_only else network, self.limits)
+        self._http = httpx.Client(transport=RetryTransport(bounded), **self._options())
 
     def send(self, call: Call[T], *, retry: bool = True) -> T:
         """Send one call, and return its result.
@@ -427,6 +430,19 @@ class OsaiClient(_Sender):
             if not self.auth.set_access_token(settings.access_token):
                 raise
             return self._send(call, retry=retry)
+
+    def exchange(self, call: Call[Any]) -> httpx.Response:
+        """Send one call once; return its response, whatever its status is, without our tokens."""
+        return self._redacted(self._respond(call, retry=False))
+
+    def read(self, call: Call[T], response: httpx.Response) -> T:
+        """Return the result of a call whose response is there; of a list with pages, that of this page.
+
+        :raises OsaiError: if the response is an error, or does not fit the contract.
+        """
+        if call.rules.pages is None or call.parse is None:
+            return self._read(call, response)
+        return call.parse(Received(self._checked_document(call, response), response.headers))
 
     def _send(self, call: Call[T], *, retry: bool) -> T:
         if call.consumer is not None:
@@ -631,6 +647,6 @@ def _body(call: Call[Any], files: dict[str, Any]) -> dict[str, Any]:
 
 def _is_sign_in(error: httpx.HTTPError) -> bool:
     try:
-        return bool(error.request.extensions.get(_SIGN_IN))
+        return bool(error.request.extensions.get(SIGN_IN))
     except RuntimeError:  # httpx did not set the request
         return False

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from airflow_provider_osai.api.decoding import CHUNK, Decoder, UnacceptedCoding, coding_of
+from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.api.limits import OBJECT_LIMIT
 
 if TYPE_CHECKING:
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
 __all__ = [
     "LIMIT",
     "MAX_ERROR_BODY",
+    "SIGN_IN",
     "STREAM",
     "UPLOAD",
     "AsyncBoundedTransport",
     "BoundedTransport",
     "ChunkedStream",
     "LimitExceeded",
+    "ReadOnlyTransport",
     "RequestLimits",
     "TooLarge",
     "load_tls_context",
@@ -48,6 +51,8 @@ UPLOAD: Final = "osai.upload"
 """Request extension that marks an upload: its total timeout starts with the response."""
 LIMIT: Final = "osai.limit"
 """Request extension with the operation's name and the :class:`.Limit` of its response; default: ``OBJECT_LIMIT``."""
+SIGN_IN: Final = "osai.sign_in"
+"""Request extension that marks the sign-in."""
 STREAM: Final = "osai.stream"
 """Request extension that marks a request whose successful response is streamed."""
 OVERHEAD: Final = 64 * 2**10
@@ -110,6 +115,23 @@ class RequestLimits:
 
     seconds: float
     clock: Callable[[], float] = time.monotonic
+
+
+class ReadOnlyTransport(httpx.BaseTransport):
+    """Sends GET requests and the sign-in, and refuses all others, so that nothing can be changed by mistake."""
+
+    def __init__(self, transport: httpx.BaseTransport) -> None:
+        self._transport = transport
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request; raise OsaiArgumentError if it is neither a GET nor the sign-in."""
+        if request.method != "GET" and not request.extensions.get(SIGN_IN):
+            raise OsaiArgumentError(f"{request.method} {request.url.path} was not sent: this client only reads")
+        return self._transport.handle_request(request)
+
+    def close(self) -> None:
+        """Close the wrapped transport."""
+        self._transport.close()
 
 
 class BoundedTransport(httpx.BaseTransport):
