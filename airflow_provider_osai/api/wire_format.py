@@ -37,6 +37,8 @@ __all__ = [
     "path_field",
     "response_items",
     "response_paths",
+    "unreadable_fields",
+    "unwrapped",
 ]
 
 log = logging.getLogger(__name__)
@@ -271,7 +273,7 @@ def decode_response(
     :raises OsaiRequestError: if the object that was asked for is not in the list that it is picked from.
     """
     if not (endpoint.is_list or endpoint.rules.pick):
-        return _decode_one(endpoint, _unwrapped(endpoint, document), headers, sent)
+        return _decode_one(endpoint, unwrapped(endpoint, document), headers, sent)
     items = document if is_all else response_items(endpoint, document)
     decoded = [_decode_one(endpoint, item, headers, sent) for item in items]
     return _pick(endpoint, decoded, sent) if endpoint.rules.pick else decoded
@@ -279,7 +281,7 @@ def decode_response(
 
 def response_items(endpoint: Endpoint, document: Any) -> list[Any]:
     """Return the items of a list in a response, as the API has them."""
-    root = _unwrapped(endpoint, document)
+    root = unwrapped(endpoint, document)
     at = _items_name(endpoint)
     items = root if isinstance(root, list) else json_path(at).get(root)
     if (rule := endpoint.rules.response.get("items")) is not None and items is not ABSENT:
@@ -289,7 +291,8 @@ def response_items(endpoint: Endpoint, document: Any) -> list[Any]:
     return items
 
 
-def _unwrapped(endpoint: Endpoint, document: Any) -> Any:
+def unwrapped(endpoint: Endpoint, document: Any) -> Any:
+    """Return what is in the envelope of a response, or all of it if the contract has none."""
     envelope = endpoint.rules.envelope
     if envelope is None or endpoint.rules.answer in ("text", "none"):
         return document
@@ -372,10 +375,29 @@ def _decode_one(endpoint: Endpoint, item: Any, headers: Mapping[str, str], sent:
     return dict(decoded)
 
 
+def unreadable_fields(
+    endpoint: Endpoint, item: Any, headers: Mapping[str, str], sent: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return our names of the fields of an object whose values do not fit the contract, with what is there."""
+    found: dict[str, Any] = {}
+    for reading in endpoint.rules.readings:
+        if reading.rule is not None:
+            _read_field(endpoint, reading, item, headers, sent, found)
+    return found
+
+
 def _read_field(
-    endpoint: Endpoint, reading: Reading, item: Any, headers: Mapping[str, str], sent: Mapping[str, Any]
+    endpoint: Endpoint,
+    reading: Reading,
+    item: Any,
+    headers: Mapping[str, str],
+    sent: Mapping[str, Any],
+    unreadable: dict[str, Any] | None = None,
 ) -> Any:
-    """Return a field of the response; :data:`ABSENT` if it is not there, or cannot be read and is not essential."""
+    """Return a field of the response; :data:`ABSENT` if it is not there, or cannot be read and is not essential.
+
+    :param unreadable: collects what cannot be read, instead of a warning or an error.
+    """
     try:
         if reading.path is not None and reading.convert is not None:
             value = get_value(item, reading.path)
@@ -383,7 +405,11 @@ def _read_field(
         return _read_elsewhere(reading, item, headers, sent)
     except (ValueError, TypeError) as error:
         name = reading.name
-        place = reading.rule.path(name).text if reading.rule is not None else name
+        path = reading.rule.path(name) if reading.rule is not None else json_path(name)
+        if unreadable is not None:
+            unreadable[name] = path.get(item)
+            return ABSENT
+        place = path.text
         shown = sanitize_server_text(str(error), 200)
         msg = f"{endpoint.name}: response field {name!r} at {place!r} does not fit the contract: {shown}"
         if name in ESSENTIAL:

@@ -13,13 +13,17 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.contract import ASSUMED, NO_RULES, Contract
-from airflow_provider_osai.api.errors import OsaiContractError, OsaiError
+from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError, OsaiError
 from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.api.settings import OsaiSettings
 from airflow_provider_osai.cli import contract_learn
 from airflow_provider_osai.cli.check import load_settings
 from airflow_provider_osai.cli.contract_schema import json_schema, rule_tables
+from airflow_provider_osai.cli.live_check import LiveRow, check_live, evidence_of, is_fine
+from airflow_provider_osai.cli.output import redirect_stdout
+from airflow_provider_osai.cli.time_limits import TimeLimits, add_options
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.learning.api_definition import MAX_BYTES, ApiOperation, parse_definition
 from airflow_provider_osai.learning.definition_diff import Finding, MatchStatus, compare, suggest_overrides
@@ -42,7 +46,8 @@ and {assumed} are assumed. Override any of them with a [contract document](contr
 
 `osai-airflow contract check --conn-id osai_default` (or `--spec FILE`) compares it with the API definition that your
 OSAI publishes: matches, differs, or missing, with candidates. `--suggest` prints a `contract` extra that fits better;
-review it before you use it. API definitions do not include status words: override those manually.
+review it before you use it. API definitions do not include status words; `osai-airflow contract check --live` compares
+the table with [the responses](contract.md#compare-the-document-with-your-osai) instead.
 
 | operation | method | path | sends | reads | optional | evidence |
 |---|---|---|---|---|---|---|"""
@@ -75,15 +80,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check.add_argument(
         "--suggest", action="store_true", help="print a contract extra that fits better; review it before you use it"
     )
+    check.add_argument(
+        "--live", action="store_true", help="compare them with the responses of the connection's OSAI instead; only GET"
+    )
+    check.add_argument("--json", action="store_true", help="with --live: print the results as JSON")
+    add_options(check)
+    evidence = commands.add_parser("evidence", help="write what 'check --live' sees, without values, to a file")
+    evidence.add_argument("--conn-id", help=f"the connection, default {OsaiHook.default_conn_name}")
+    evidence.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
+    add_options(evidence)
     options = parser.parse_args(arguments)
     if options.command == "learn":
         return contract_learn.main(options)
+    if options.command == "check" and (
+        options.json > options.live or (options.live and (options.spec or options.suggest))
+    ):
+        check.error("--json needs --live, which goes without --spec and --suggest")
     if options.command == "schema":
         sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
         return 0
     try:
         if options.command == "show":
             code, text = 0, _shown(options)
+        elif options.command == "evidence":
+            code, text = _write_evidence(options)
+        elif options.live:
+            code, text = _checked_live(options)
         else:
             code, text = _checked(options.conn_id, options.spec, suggest=options.suggest)
     except OsaiError as error:
@@ -156,6 +178,39 @@ def _checked(conn_id: str | None, spec: Path | None, *, suggest: bool) -> tuple[
         text = table(_finding_rows(findings, base))
     is_match = all(finding.status in (MatchStatus.MATCHES, MatchStatus.UNBOUND) for finding in findings)
     return (0 if is_match else 1), text
+
+
+def _live_rows(options: argparse.Namespace) -> tuple[str, list[LiveRow], OsaiClient]:
+    conn_id = options.conn_id or OsaiHook.default_conn_name
+    with redirect_stdout(enabled=True):
+        settings = load_settings(conn_id)
+        rows, client = check_live(settings, TimeLimits(options.timeout, options.total_timeout))
+    return conn_id, rows, client
+
+
+def _checked_live(options: argparse.Namespace) -> tuple[int, str]:
+    """Return the exit code and the text of a comparison with the responses of a living OSAI."""
+    conn_id, rows, _ = _live_rows(options)
+    if options.json:
+        document = {"conn_id": conn_id, "ok": is_fine(rows), "rows": [row.to_dict() for row in rows]}
+        text = json.dumps(document, indent=2) + "\n"
+    else:
+        text = table([("operation", "endpoint", "status", "details"), *(row.cells() for row in rows)])
+    return (0 if is_fine(rows) else 1), text
+
+
+def _write_evidence(options: argparse.Namespace) -> tuple[int, str]:
+    """Write what a living OSAI responds, without values; return the exit code and a summary."""
+    _, rows, client = _live_rows(options)
+    evidence = evidence_of(rows)
+    text = evidence.to_json()
+    if client.auth.redact(text.encode()) != text.encode():
+        raise OsaiContractError("The evidence would contain a token of the connection, so it was not written")
+    try:
+        options.output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OsaiArgumentError(f"{options.output}: {error.strerror}") from error
+    return 0, f"{options.output}: what {len(evidence.operations)} operations returned, without values.\n"
 
 
 def _read_file(spec: Path) -> bytes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 __all__ = ["positive_seconds", "redirect_stdout", "seconds"]
@@ -16,7 +16,7 @@ STDOUT: Final = 1
 STDERR: Final = 2
 
 
-@contextmanager
+@contextlib.contextmanager
 def redirect_stdout(*, enabled: bool) -> Iterator[None]:
     """Redirect the standard output, to which Airflow logs, to the standard error."""
     if not enabled:
@@ -26,7 +26,8 @@ def redirect_stdout(*, enabled: bool) -> Iterator[None]:
     saved = os.dup(STDOUT)
     os.dup2(STDERR, STDOUT)
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         sys.stdout.flush()
         os.dup2(saved, STDOUT)

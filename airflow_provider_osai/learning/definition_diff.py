@@ -12,7 +12,7 @@ from typing import Any, Final
 from airflow_provider_osai.api.contract import Contract, Endpoint
 from airflow_provider_osai.learning.api_definition import ApiOperation
 
-__all__ = ["Finding", "MatchStatus", "compare", "suggest_overrides"]
+__all__ = ["Finding", "MatchStatus", "compare", "pair_names", "suggest_overrides"]
 
 MIN_OPERATION_SIMILARITY: Final = 0.55
 """Similarity from which an operation is a candidate (1: identical)."""
@@ -185,7 +185,7 @@ def _operation_similarity(row: Endpoint | None, operation: ApiOperation, base: s
     sent = set(_wire_names(row))
     if not sent:  # only the path tells
         return 0.9 * path + 0.1 * same_end
-    pairs = _pair_names(sent, operation.sends)
+    pairs = pair_names(sent, operation.sends)
     fields = len(pairs) / len(sent)
     extra = len(operation.needs - set(pairs.values()))
     return 0.45 * path + 0.1 * same_end + 0.45 * fields - 0.05 * extra
@@ -199,12 +199,12 @@ def _override(row: Endpoint, operation: ApiOperation, base: str) -> dict[str, An
         path = path.replace(f"{{{theirs}}}", f"{{{ours}}}", 1)
     if path != row.path:
         override["path"] = path
-    request = _pair_names(set(_wire_names(row)), operation.sends)
+    request = pair_names(set(_wire_names(row)), operation.sends)
     returns = operation.returns or frozenset()
     if row.is_list and operation.list_at:
         below = f"{operation.list_at}."
         returns = frozenset(name.removeprefix(below) for name in returns if name.startswith(below))
-    response = dict(_pair_names(set(row.response_fields - LOCAL_FIELDS), returns, thing=row.name.partition(".")[0]))
+    response = dict(pair_names(set(row.response_fields - LOCAL_FIELDS), returns, thing=row.name.partition(".")[0]))
     if row.is_list and operation.list_at:
         response["items"] = operation.list_at
     for key, pairs in (("request", request), ("response", response)):
@@ -213,7 +213,7 @@ def _override(row: Endpoint, operation: ApiOperation, base: str) -> dict[str, An
     return override
 
 
-def _pair_names(ours: set[str], theirs: Iterable[str], *, thing: str = "") -> Mapping[str, str]:
+def pair_names(ours: set[str], theirs: Iterable[str], *, thing: str = "") -> Mapping[str, str]:
     """Pair our field names with the API's, best match first: identical, then differing in case, nesting or prefix."""
     unpaired = set(theirs)
     pairs: dict[str, str] = {}
