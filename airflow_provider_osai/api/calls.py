@@ -34,6 +34,7 @@ from airflow_provider_osai.api.models import (
     WireModel,
 )
 from airflow_provider_osai.api.requests import CategoryRequest, DatasetRequest, JobRequest
+from airflow_provider_osai.api.response_watch import ResponseWatch
 from airflow_provider_osai.api.trimming import trim
 from airflow_provider_osai.api.wire_format import file_address
 
@@ -119,10 +120,13 @@ class OsaiApi:
     """Builds calls for the endpoints of one contract. Both clients have a method of the same name for each of them.
 
     Every method raises OsaiContractError if the contract sets its operation to null.
+
+    :param watch: compares the responses about jobs with the contract and with earlier ones.
     """
 
-    def __init__(self, contract: Contract | None = None) -> None:
+    def __init__(self, contract: Contract | None = None, watch: ResponseWatch | None = None) -> None:
         self.contract = contract or Contract()
+        self.watch = watch or ResponseWatch()
 
     def get_user(self) -> Call[User]:
         """Get the signed-in user (documented)."""
@@ -340,7 +344,9 @@ class OsaiApi:
                 f"{name}: the response has no status, so the job's state is unknown; its fields: {seen}. Add to the "
                 f"contract where it is: {name}: {{response: {{status: ...}}}}"
             )
-        job = _valid(name, Job, {**self._with_state(name, fields), "kind": kind})
+        known = self._with_state(name, fields)
+        self.watch.saw_job(name, fields, known["status"], known["state"])
+        job = _valid(name, Job, {**known, "kind": kind})
         if job.progress is None and fields.get("progress") is not None:
             warn_about_fraction(name, "progress", fields["progress"])
         if job.history:

@@ -54,6 +54,7 @@ from airflow_provider_osai.api.limits import (
 from airflow_provider_osai.api.misfits import raise_for_hidden_error, raise_for_more_pages
 from airflow_provider_osai.api.pagination import MAX_PAGES, first_page, next_page
 from airflow_provider_osai.api.proxies import proxy_for
+from airflow_provider_osai.api.response_watch import watch_of
 from airflow_provider_osai.api.secret import HoldsSecret
 from airflow_provider_osai.api.streaming import FORWARDED_HEADERS, stream_address, stream_response
 from airflow_provider_osai.api.transport import (
@@ -136,7 +137,7 @@ class _Sender(HoldsSecret):
         logging.getLogger("httpx").addFilter(_quiet_polls)  # once, however often it is added
         self.settings = settings
         self.limits = RequestLimits(TOTAL_TIMEOUT_FACTOR * settings.timeout, clock)
-        self.calls = OsaiApi(settings.contract)
+        self.calls = OsaiApi(settings.contract, watch_of(settings.base_url, settings.contract))
         contract = settings.contract
         self.auth = OsaiAuth(
             self._sign_in_request if "auth.sign_in" in contract else None,
@@ -242,6 +243,7 @@ class _Sender(HoldsSecret):
         """Return the document of a response, unless its status or the document is an error."""
         response = self._redacted(response)
         if not response.is_success:
+            self.calls.watch.saw_status(call.name, response.status_code, call.rules.statuses)
             if response.status_code == httpx.codes.UNAUTHORIZED and "auth.sign_in" not in self.settings.contract:
                 raise self._sign_in_error(response)
             raise error_from_response(response, call.method, call.path, call.rules)

@@ -17,6 +17,7 @@ from airflow_provider_osai.api.text import normalize_word
 
 __all__ = [
     "is_fraction_name",
+    "difference_text",
     "is_percent",
     "raise_for_hidden_error",
     "raise_for_more_pages",
@@ -55,6 +56,34 @@ FRACTION_METRICS: Final = frozenset(
 """Metrics that are fractions by definition, from 0 to 1."""
 MAX_RATIO: Final = 10.0
 """Ratio of two durations from which their units differ: the smallest ratio of two units is 24."""
+
+DIFFERENCES: Final = {
+    "absent": "the API does not have the operation: set it to null, or change its path",
+    "error": "the contract's 'error' takes this response for an error",
+    "form": "the response does not have the contract's form",
+    "lost": "{field} is no longer in the response; if it has another name now, add {operation}: "
+    "{{response: {{{field}: ...}}}}",
+    "missing": "{field} is not in the response: add {operation}: {{response: {{{field}: {seen}}}}}",
+    "more-pages": "there are more pages than are read: add {operation}: {{pages: ...}}",
+    "no-response": "there is no response",
+    "not-json": "the response is not JSON",
+    "other-id": "the response is about another id: check 'path' and 'response.id'",
+    "scale": "{field} is not a fraction: if it is percent, add {operation}: {{response: {{{field}: {{scale: 100}}}}}}",
+    "status": "returned {seen}; if that has a meaning, add {operation}: {{statuses: {{{seen}: ...}}}}",
+    "too-large": "the response is too large",
+    "type": "{field} is now of the type {seen}: add its form to {operation}: {{response: {{{field}: ...}}}}",
+    "word": "unknown status word {seen}: add states: {{{seen}: ...}}",
+}
+"""How a response differs, by the kinds of problems in :mod:`.evidence`, with the line to add to the contract."""
+
+
+def difference_text(operation: str, kind: str, field: str = "", seen: str = "") -> str:
+    """Return how a response differs from the contract, and the line to add to it.
+
+    :param field: our name of the field.
+    :param seen: a JSON type, a status word, an HTTP status, or the API's name of a field.
+    """
+    return DIFFERENCES[kind].format(operation=operation, field=field, seen=seen or "...")
 
 
 def raise_for_hidden_error(operation: str, document: Any, *, has_content: bool) -> None:

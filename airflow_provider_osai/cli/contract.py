@@ -202,7 +202,7 @@ def _checked_live(options: argparse.Namespace) -> tuple[int, str]:
 def _write_evidence(options: argparse.Namespace) -> tuple[int, str]:
     """Write what a living OSAI responds, without values; return the exit code and a summary."""
     _, rows, client = _live_rows(options)
-    evidence = evidence_of(rows)
+    evidence = evidence_of(rows, client.calls.watch)
     text = evidence.to_json()
     if client.auth.redact(text.encode()) != text.encode():
         raise OsaiContractError("The evidence would contain a token of the connection, so it was not written")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -13,7 +14,9 @@ import httpx
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.error_mapping import tls_error_message
 from airflow_provider_osai.api.errors import OsaiError
+from airflow_provider_osai.api.limits import LIST_LIMIT
 from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.api.pagination import first_page
 from airflow_provider_osai.api.settings import OsaiSettings
 from airflow_provider_osai.cli.time_limits import NotRun, TimeLimits, TookTooLong
 from airflow_provider_osai.hooks.osai import OsaiHook
@@ -26,6 +29,8 @@ SHORT: Final = 300.0
 """Seconds of JWT lifetime below which frequent renewals are worth a note."""
 UNUSED_ID: Final = "0"
 """A job id that does not exist (assumed)."""
+MAX_SHOWN: Final = 5
+"""Maximum differences from the contract in one line."""
 
 
 class Status(StrEnum):
@@ -62,7 +67,7 @@ def diagnose(settings: OsaiSettings, osai_conn_id: str, limits: TimeLimits | Non
     if signed_in.status is Status.OK:
         yield from _check_operations(settings, limits)
     else:
-        for check in ("token", "list"):
+        for check in ("token", "list", "responses"):
             yield CheckResult(check, Status.NOT_RUN, "Not run: there is no sign-in.")
     yield _check_cancel(settings)
     webhooks = "on" if settings.takes_webhooks else "off; the end of a job is detected at the next poll"
@@ -133,8 +138,10 @@ def _check_operations(settings: OsaiSettings, limits: TimeLimits) -> Iterator[Ch
         yield token
         if token.status in (Status.OK, Status.NOTE):
             yield from within_limits(limits, ["list"], lambda: [_check_list(client)])
+            yield from within_limits(limits, ["responses"], lambda: [_check_responses(client)])
         else:
-            yield CheckResult("list", Status.NOT_RUN, "Not run: there is no sign-in.")
+            for check in ("list", "responses"):
+                yield CheckResult(check, Status.NOT_RUN, "Not run: there is no sign-in.")
 
 
 def _check_token(client: OsaiClient) -> CheckResult:
@@ -176,3 +183,25 @@ def _check_list(client: OsaiClient) -> CheckResult:
         return CheckResult("list", Status.FAIL, text)
     text = "list works: jobs are polled in batches, and a retry can find the job of an earlier try."
     return CheckResult("list", Status.OK, text)
+
+
+def _check_responses(client: OsaiClient) -> CheckResult:
+    """Read the list of trainings, and report how all responses about jobs so far differ from the contract."""
+    try:
+        call = client.calls.list_all_jobs(JobKind.TRAINING)
+        if call.rules.pages is not None:
+            call = first_page(call, call.rules.pages)
+        call = replace(call, limit=LIST_LIMIT)
+        client.read(call, client.exchange(call))
+    except OsaiError:
+        pass  # the check of the list has said so; what was read before counts
+    watch = client.calls.watch
+    hint = "'osai-airflow contract check --live' compares each operation."
+    if differences := watch.differences():
+        texts = "; ".join(each.text for each in list(differences)[:MAX_SHOWN])
+        return CheckResult(
+            "responses", Status.NOTE, f"{len(differences)} differences from the contract: {texts}. {hint}"
+        )
+    if not watch.responses:
+        return CheckResult("responses", Status.NOTE, f"There is no training to compare with the contract. {hint}")
+    return CheckResult("responses", Status.OK, f"All trainings of the list ({watch.responses}) are as the contract says.")

@@ -15,11 +15,13 @@ from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.contract import Contract, Endpoint
 from airflow_provider_osai.api.errors import OsaiAuthError, OsaiError, OsaiUnreachable, sanitize_server_text
 from airflow_provider_osai.api.evidence import Evidence, OperationEvidence, Problem, ProblemKind
+from airflow_provider_osai.api.misfits import difference_text
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.pagination import first_page
+from airflow_provider_osai.api.response_watch import ResponseWatch
 from airflow_provider_osai.api.settings import OsaiSettings
 from airflow_provider_osai.cli.contract_diff import PAGE_SUFFIX
-from airflow_provider_osai.cli.response_check import CheckedResponse, check_response, describe
+from airflow_provider_osai.cli.response_check import CheckedResponse, check_response
 from airflow_provider_osai.cli.time_limits import NotRun, TimeLimits, TookTooLong
 
 __all__ = ["LiveRow", "LiveStatus", "check_live", "evidence_of", "is_fine"]
@@ -122,13 +124,20 @@ def is_fine(rows: Iterable[LiveRow]) -> bool:
     return all(row.is_fine for row in rows)
 
 
-def evidence_of(rows: Iterable[LiveRow]) -> Evidence:
-    """Return what was seen, without values."""
+def evidence_of(rows: Iterable[LiveRow], watch: ResponseWatch) -> Evidence:
+    """Return what was seen, without values.
+
+    :param watch: of the client, which saw the same jobs, and compared them with each other, too.
+    """
     operations = {}
     for row in rows:
         if row.endpoint is None or not (row.response or row.problems):
             continue
         seen = row.response
+        watched = [
+            Problem.model_validate({"kind": each.kind, "field": each.field, "seen": each.seen})
+            for each in watch.differences(row.name)
+        ]
         operations[row.name] = OperationEvidence(
             method=row.endpoint.method,
             path=row.endpoint.path,
@@ -136,7 +145,7 @@ def evidence_of(rows: Iterable[LiveRow]) -> Evidence:
             codes={} if seen is None else {seen.status: 1},
             fields={} if seen is None else {path: tuple(sorted(types)) for path, types in seen.fields.items()},
             words={} if seen is None else seen.words,
-            problems=row.problems,
+            problems=tuple(dict.fromkeys([*row.problems, *watched])),
         )
     return Evidence(operations=operations)
 
@@ -236,7 +245,7 @@ def _checked_row(name: str, endpoint: Endpoint, checked: CheckedResponse) -> Liv
         return LiveRow(name, endpoint, LiveStatus.ABSENT, (text,), checked.problems, checked)
     if not checked.problems:
         return LiveRow(name, endpoint, LiveStatus.WORKS, (), (), checked)
-    details = [describe(name, problem) for problem in checked.problems]
+    details = [difference_text(name, problem.kind, problem.field, problem.seen) for problem in checked.problems]
     if checked.message:
         details.append(checked.message)
     elif checked.unread:

@@ -25,7 +25,7 @@ from airflow_provider_osai.api.settings import OsaiSettings
 from airflow_provider_osai.api.wire_format import response_items, unreadable_fields, unwrapped
 from airflow_provider_osai.cli.contract_diff import pair_names
 
-__all__ = ["CheckedResponse", "check_response", "describe"]
+__all__ = ["CheckedResponse", "check_response"]
 
 ABSENT_STATUSES: Final = frozenset({404, 405, 410, 501})
 """HTTP statuses of an API without the operation."""
@@ -33,21 +33,6 @@ FRACTIONS: Final = frozenset({"accuracy", "progress", "valAccuracy"})
 """Fields of the models that are fractions."""
 MAX_ITEMS: Final = 100
 """Maximum items of a list that are compared."""
-REMEDIES: Final = {
-    "error": "the contract's 'error' takes this response for an error",
-    "form": "the response does not have the contract's form",
-    "lost": "{field} is no longer in the response; if it has another name now, add {operation}: "
-    "{{response: {{{field}: ...}}}}",
-    "missing": "{field} is not in the response: add {operation}: {{response: {{{field}: {seen}}}}}",
-    "more-pages": "there are more pages than are read: add {operation}: {{pages: ...}}",
-    "not-json": "the response is not JSON",
-    "other-id": "the response is about another id: check 'path' and 'response.id'",
-    "scale": "{field} is not a fraction: if it is percent, add {operation}: {{response: {{{field}: {{scale: 100}}}}}}",
-    "status": "returned {seen}",
-    "too-large": "the response is too large",
-    "type": "{field} is of the type {seen}: add its form to {operation}: {{response: {{{field}: ...}}}}",
-    "word": "unknown status word {seen}: add states: {{{seen}: ...}}",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +98,6 @@ def check_response(
         words=compared.words(),
         unread=tuple(sorted(compared.unread)),
     )
-
-
-def describe(operation: str, problem: Problem) -> str:
-    """Return a problem as a text with the line to add to the contract."""
-    template = REMEDIES.get(problem.kind, problem.kind)
-    return template.format(operation=operation, field=problem.field, seen=problem.seen or "(not shown)")
 
 
 def _is_absent(error: OsaiError) -> bool:

@@ -53,10 +53,14 @@ class JobUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class JobView:
-    """A job and the URL of its page in the portal."""
+    """A job and the URL of its page in the portal.
+
+    :param notes: how the responses that this process got about such jobs differ from the contract.
+    """
 
     job: Job
     portal_url: str
+    notes: tuple[str, ...] = ()
 
 
 Read = Callable[[str, "JobKind", str], Awaitable[JobView]]
@@ -70,7 +74,8 @@ async def read_job(osai_conn_id: str, kind: JobKind, job_id: str) -> JobView:
     shared = await acquire_shared_client(OsaiHook(osai_conn_id))
     run_in_background(_release_later(shared))
     job = await shared.client.send(shared.client.calls.get_job(kind, job_id), retry=False)
-    return JobView(job, OsaiPortalLink.url(shared.client.settings, job.kind, job.id))
+    notes = tuple(each.text for each in shared.client.calls.watch.differences(f"{job.kind}.get"))
+    return JobView(job, OsaiPortalLink.url(shared.client.settings, job.kind, job.id), notes)
 
 
 async def _release_later(shared: SharedClient) -> None:

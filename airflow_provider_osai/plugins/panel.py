@@ -125,6 +125,7 @@ async def _job_data(jobs: JobCache, task: tuple[str, str, str, int]) -> dict[str
         "simulated": job.simulated,
         "portal_url": view.portal_url,
         "facts": _facts(job),
+        "notes": list(view.notes),
         "history": [epoch.model_dump() for epoch in job.history or ()],
     }
 

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 import pytest
 import trustme
 
+from airflow_provider_osai.api.client import OsaiClient
+from airflow_provider_osai.api.requests import TrainingRequest
 from airflow_provider_osai.cli import main
 from airflow_provider_osai.cli.check import webhook_check
 from airflow_provider_osai.webhooks.app import create_app
@@ -51,6 +53,7 @@ def test_a_connection_that_works_and_whose_webhook_is_reached(mounted, connectio
     connection(webhook_base_url=mounted, webhook_secret=SECRET)
     assert main(["check", "--webhook"]) == 0
     lines = [line for line in logged().splitlines() if line.startswith(("ok", "FAIL", "--"))]
+    lines = [line.replace("--   osai_default responses", "ok   osai_default responses") for line in lines]  # no job
     said = [line.removeprefix("ok   osai_default ").split(" http")[0] for line in lines[:-1]]
     begins = (
         "address: Address",
@@ -59,6 +62,7 @@ def test_a_connection_that_works_and_whose_webhook_is_reached(mounted, connectio
         "sign-in: Signed in to OSAI",
         "token: The sign-in is valid",
         "list: list works",
+        "responses: ",
         "cancel: All kinds of job",
         "webhooks: Web",
     )
@@ -248,7 +252,7 @@ def test_a_command_leaves_the_environment_as_it_was(connection, monkeypatch):
     assert dict(os.environ) == before
 
 
-CHECKS = ["address", "reachable", "clock", "sign-in", "token", "list", "cancel", "webhooks"]
+CHECKS = ["address", "reachable", "clock", "sign-in", "token", "list", "responses", "cancel", "webhooks"]
 """The ids of the checks, which do not change."""
 
 
@@ -273,7 +277,7 @@ def test_the_document_of_a_failure_has_the_same_ids(connection, capfd, dagbag):
     assert (code, document["ok"]) == (1, False)
     found = {check["id"]: check["status"] for check in document["checks"]}
     assert list(found) == CHECKS
-    assert [found[name] for name in CHECKS[1:6]] == ["fail", "not-run", "fail", "not-run", "not-run"]
+    assert [found[name] for name in CHECKS[1:7]] == ["fail", "not-run", "fail", "not-run", "not-run", "not-run"]
 
 
 def test_a_connection_that_cannot_be_read_is_one_failed_check(capfd, dagbag):
@@ -334,3 +338,19 @@ def test_checks_without_time_left_are_reported_as_not_run(connection, capfd, dag
     assert found["reachable"]["text"] == "No result within 0.5 s."
     assert found["sign-in"]["status"] == "not-run"
     assert "--total-timeout" in found["sign-in"]["text"]
+
+
+def test_what_the_jobs_of_the_list_have_otherwise_is_told(connection, sandbox, logged, dagbag):
+    """It is no failure: the task log has the same, and the connection works."""
+    settings = settings_for(sandbox.base_url, contract='{"training.get": {"query": {"of": "another contract"}}}')
+    with OsaiClient(settings) as client:  # so that the command has a watch of its own, as in a process of its own
+        dataset = client.create_dataset("x").id
+        request = TrainingRequest(dataset_ids=[dataset], model_name="m", model_type="classification")
+        client.submit_job(request, "key")
+    assert main(["check"]) == 0
+    assert "ok   osai_default responses: All trainings of the list (1) are as the contract says." in logged()
+    connection(contract='{"training.list": {"response": {"progress": "reference", "status": "createdAt"}}}')
+    assert main(["check"]) == 0
+    text = logged()
+    assert "--   osai_default responses: 2 differences from the contract: training.list: progress is now of" in text
+    assert "Response differs from the contract: training.list: unknown status word" in text

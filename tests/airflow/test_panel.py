@@ -337,6 +337,21 @@ def test_simulated_job_is_marked(browser, ran):
     assert 'make("span", "simulated"' in client.get("/static/panel.js").text
 
 
+def test_what_differs_from_the_contract_is_noted(browser, ran, connection):
+    """Of the responses that the API server itself got."""
+    assert browser().get(f"{task(ran)}/job").json()["notes"] == []
+    connection(contract='{"training.get": {"response": {"status": "createdAt"}}}')
+    (note,) = browser().get(f"{task(ran)}/job").json()["notes"]
+    assert note.startswith("training.get: unknown status word ")
+
+    async def read(_conn_id, _kind, job_id):
+        return JobView(Job(kind="training", id=job_id, state="running"), "", ("training.get: <b>",))
+
+    client = browser(read=read)
+    assert client.get(f"{task(ran)}/job").json()["notes"] == ["training.get: <b>"]
+    assert "job.notes" in client.get("/static/panel.js").text
+
+
 def test_every_response_has_security_headers(browser, ran):
     """The page, the list, the job, the static files, and errors."""
     client = browser()

@@ -63,6 +63,7 @@
     const facts = make("dl");
     for (const [name, value] of job.facts || []) facts.append(make("dt", name), make("dd", value));
     parts.push(facts);
+    for (const note of job.notes || []) parts.push(make("p", `The response differs from the contract: ${note}`, "note"));
     if (job.portal_url) {
       const link = make("a", "Open in the OSAI portal");
       Object.assign(link, { href: job.portal_url, target: "_blank", rel: "noopener noreferrer" });
