@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from airflow_provider_osai.cli.output import redirect_stdout
+
 __all__ = ["main"]
 
 COMMANDS: Final = {
@@ -19,6 +21,7 @@ COMMANDS: Final = {
     "contract": (
         "airflow_provider_osai.cli.contract",
         "show the endpoints that this provider uses, learn them from a recording, or compare them with a definition",
+        "show the OSAI endpoints that this provider uses, or compare them with a definition or a living OSAI",
     ),
     "demo": (
         "airflow_provider_osai.demo.__main__",
@@ -51,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"osai-airflow: unknown command {name!r}{hint}\n{_usage()}")
         return 2
     try:
-        code: int = importlib.import_module(COMMANDS[name][0]).main(words[1:])
+        with redirect_stdout(enabled=True):  # Airflow may log when it is imported
+            command = importlib.import_module(COMMANDS[name][0])
+        code: int = command.main(words[1:])
         sys.stdout.flush()
     except ModuleNotFoundError as missing:
         problem = f"{missing}; install airflow-provider-osai[sandbox]"

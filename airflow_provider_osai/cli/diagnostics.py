@@ -187,6 +187,7 @@ def _check_list(client: OsaiClient) -> CheckResult:
 
 def _check_responses(client: OsaiClient) -> CheckResult:
     """Read the list of trainings, and report how all responses about jobs so far differ from the contract."""
+    text = "There is no training to compare with the contract."
     try:
         call = client.calls.list_all_jobs(JobKind.TRAINING)
         if call.rules.pages is not None:
@@ -194,7 +195,7 @@ def _check_responses(client: OsaiClient) -> CheckResult:
         call = replace(call, limit=LIST_LIMIT)
         client.read(call, client.exchange(call))
     except OsaiError:
-        pass  # the check of the list has said so; what was read before counts
+        text = "The list of trainings could not be read, so that nothing was compared with the contract."
     watch = client.calls.watch
     hint = "'osai-airflow contract check --live' compares each operation."
     if differences := watch.differences():
@@ -203,5 +204,7 @@ def _check_responses(client: OsaiClient) -> CheckResult:
             "responses", Status.NOTE, f"{len(differences)} differences from the contract: {texts}. {hint}"
         )
     if not watch.responses:
-        return CheckResult("responses", Status.NOTE, f"There is no training to compare with the contract. {hint}")
-    return CheckResult("responses", Status.OK, f"All trainings of the list ({watch.responses}) are as the contract says.")
+        return CheckResult("responses", Status.NOTE, f"{text} {hint}")
+    return CheckResult(
+        "responses", Status.OK, f"All trainings of the list ({watch.responses}) are as the contract says."
+    )

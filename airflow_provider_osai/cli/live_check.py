@@ -244,10 +244,11 @@ def _checked_row(name: str, endpoint: Endpoint, checked: CheckedResponse) -> Liv
         text = f"returned {checked.status}: {remedy}"
         return LiveRow(name, endpoint, LiveStatus.ABSENT, (text,), checked.problems, checked)
     if not checked.problems:
-        return LiveRow(name, endpoint, LiveStatus.WORKS, (), (), checked)
-    details = [difference_text(name, problem.kind, problem.field, problem.seen) for problem in checked.problems]
+        details = ("it is empty, so only its form was compared",) if checked.result == [] else ()
+        return LiveRow(name, endpoint, LiveStatus.WORKS, details, (), checked)
+    texts = [difference_text(name, problem.kind, problem.field, problem.seen) for problem in checked.problems]
     if checked.message:
-        details.append(checked.message)
+        texts.append(checked.message)
     elif checked.unread:
-        details.append(f"fields that are not read: {', '.join(checked.unread[:MAX_NAMES])}")
-    return LiveRow(name, endpoint, LiveStatus.DIFFERS, tuple(details), checked.problems, checked)
+        texts.append(f"fields that are not read: {', '.join(checked.unread[:MAX_NAMES])}")
+    return LiveRow(name, endpoint, LiveStatus.DIFFERS, tuple(texts), checked.problems, checked)

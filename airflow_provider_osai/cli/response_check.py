@@ -33,6 +33,8 @@ FRACTIONS: Final = frozenset({"accuracy", "progress", "valAccuracy"})
 """Fields of the models that are fractions."""
 MAX_ITEMS: Final = 100
 """Maximum items of a list that are compared."""
+MAX_UNREAD: Final = 50
+"""Maximum names of fields that are compared with those that are missing, and shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def check_response(
         message=message,
         fields=compared.fields(),
         words=compared.words(),
-        unread=tuple(sorted(compared.unread)),
+        unread=tuple(sorted(compared.unread)[:MAX_UNREAD]),
     )
 
 
@@ -134,6 +136,7 @@ class _Comparison:
         self._items = self._raw_items()
         self._decoded = self._decoded_items()
         self.unread = self._unread_names()
+        self._pairs: dict[frozenset[str], Mapping[str, str]] = {}
 
     def problems(self) -> Iterator[Problem]:
         """Yield what differs, each as often as it occurs."""
@@ -203,7 +206,7 @@ class _Comparison:
             return
         fields = {info.alias or name: info for name, info in model.model_fields.items()}
         absent = {name for name in set(fields) - LOCAL_FIELDS if name not in decoded and self._is_expected(name)}
-        pairs = pair_names(absent, self.unread, thing=self._endpoint.name.partition(".")[0])
+        pairs = self._similar(frozenset(absent))
         required = {name for name, info in fields.items() if info.is_required()} - LOCAL_FIELDS
         required |= {"status"} & set(fields)
         for name in sorted(absent & (required | set(pairs))):
@@ -218,6 +221,13 @@ class _Comparison:
         if self._endpoint.rules is not NO_RULES:
             for name, value in unreadable_fields(self._endpoint, item, self._headers, self._sent).items():
                 yield Problem(kind="type", field=safe_field(name), seen=_type_seen(value))
+
+    def _similar(self, absent: frozenset[str]) -> Mapping[str, str]:
+        """Return the fields that are not there, with the API's names that may be theirs."""
+        if absent not in self._pairs:
+            thing = self._endpoint.name.partition(".")[0]
+            self._pairs[absent] = pair_names(set(absent), sorted(self.unread)[:MAX_UNREAD], thing=thing)
+        return self._pairs[absent]
 
     def _is_expected(self, name: str) -> bool:
         """Return whether the contract has a field in the response."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +75,7 @@ class TestSandbox:
         assert rows["training.cancel"]["details"] == ["it is not a GET but a POST"]
         assert rows["conversion.get"]["details"] == ["it needs an id, and none was found in conversion.list"]
         assert rows["model.download"]["status"] == "not testable"
+        assert rows["conversion.list"]["details"] == ["it is empty, so only its form was compared"]
         assert not [row for row in rows.values() if row["problems"]]
 
     def test_only_get_requests_and_the_sign_in_are_sent(self, filled, connection, live):
@@ -168,7 +172,9 @@ def test_what_differs_is_named(answers, operation, problem, connection, live):
     with odd({"/Users": document({"id": 1}), **answers}) as server:
         connection(base_url=server.base_url)
         code, rows, errors = live("--timeout", "3")
+        sent = [line for line in server.requests if "/Users/SignIn" not in line]
     assert code == 1
+    assert all(line.startswith("GET ") for line in sent), sent
     assert rows[operation]["status"] == "differs"
     assert problem in [tuple(each.values()) for each in rows[operation]["problems"]]
     assert rows[operation]["details"]
@@ -292,3 +298,25 @@ def test_a_token_that_the_server_repeats_is_shown_nowhere(connection, live, tmp_
         file = tmp_path / "evidence.json"
         assert main(["contract", "evidence", "-o", str(file)]) == 0
         assert CANARY not in file.read_text() + capfd.readouterr().out
+
+
+def test_evidence_has_the_problems_once(connection, tmp_path):
+    """The watch sees the same responses."""
+    file = tmp_path / "evidence.json"
+    with odd({"/Users": document({"id": 1}), "/Trainings": document([{**JOB, "status": "Baking"}] * 2)}) as server:
+        connection(base_url=server.base_url)
+        assert main(["contract", "evidence", "-o", str(file)]) == 0
+    seen = read_evidence(file).operations["training.list"]
+    assert [(problem.kind, problem.seen) for problem in seen.problems] == [("word", "Baking")]
+    assert seen.words == {"Baking": 2}
+    assert seen.fields["[].progress"] == ("number",)
+
+
+def test_the_output_of_a_process_of_its_own_is_only_the_document(connection):
+    """Airflow logs to the standard output when it is first imported."""
+    connection()
+    for command in (["check", "--json"], ["contract", "check", "--live", "--json"]):
+        script = str(Path(sys.executable).parent / "osai-airflow")
+        done = subprocess.run([script, *command], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["ok"] is True
