@@ -28,6 +28,9 @@ MAX_DIFFERENCES: Final = 100
 """Maximum differences that are kept and logged."""
 MIN_RESPONSES: Final = 20
 """Responses about jobs in one state that had a field before its absence means something."""
+MAX_WAIT: Final = 0.05
+"""Maximum seconds to wait for a lock; then a response is not counted. A signal handler that cancels a job may have
+interrupted its holder, which cannot release it."""
 MAX_WATCHES: Final = 32
 """Maximum watches that are kept, of the base URLs and contracts that were used last."""
 TYPES: Final[Mapping[str, frozenset[str]]] = {
@@ -118,13 +121,17 @@ class ResponseWatch:
         result = fields.get("result")
         inner = result if type(result) is dict else ()
         form_id = hash((operation, word, *fields, *map(type, fields.values()), *inner))
-        with self._lock:
+        if not self._lock.acquire(timeout=MAX_WAIT):
+            return
+        try:
             form = self._forms.get(form_id)
             if form is not None:
                 form.responses += 1
                 return
             found = self._compare(operation, fields, word, state)
             new = self._keep(form_id, self._groups[operation, state], found)
+        finally:
+            self._lock.release()
         self._warn(new)
 
     def saw_status(self, operation: str, status: int, rules: Mapping[int, Any]) -> None:
@@ -132,8 +139,12 @@ class ResponseWatch:
         usual = READS.get(operation)
         if usual is None or status in usual or status in rules:
             return
-        with self._lock:
+        if not self._lock.acquire(timeout=MAX_WAIT):
+            return
+        try:
             new = self._count(Difference(operation, "status", "", str(status)), 1)
+        finally:
+            self._lock.release()
         self._warn(new)
 
     @property
@@ -224,7 +235,9 @@ _watches_lock = threading.Lock()
 
 def watch_of(base_url: str, contract: Contract) -> ResponseWatch:
     """Return the watch of the OSAI at *base_url*, which all clients of this process with the same contract share."""
-    with _watches_lock:
+    if not _watches_lock.acquire(timeout=MAX_WAIT):
+        return ResponseWatch()
+    try:
         for known_url, known_contract, watch in _watches:
             if known_url == base_url and known_contract == contract:
                 return watch
@@ -232,3 +245,5 @@ def watch_of(base_url: str, contract: Contract) -> ResponseWatch:
         _watches.append((base_url, contract, watch))
         del _watches[:-MAX_WATCHES]
         return watch
+    finally:
+        _watches_lock.release()

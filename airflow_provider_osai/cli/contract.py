@@ -96,6 +96,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json > options.live or (options.live and (options.spec or options.suggest))
     ):
         check.error("--json needs --live, which goes without --spec and --suggest")
+    if options.command == "check" and options.json and not options.live:
+        check.error("--json needs --live")
+    if options.command == "check" and options.live and (options.spec or options.suggest):
+        check.error("--live goes without --spec and --suggest")
     if options.command == "schema":
         sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
         return 0

@@ -181,6 +181,16 @@ class TestBounds:
         assert api.watch.responses == 800
         assert seen(api) == {("word", "status", "Baking"): 400}
 
+    def test_a_signal_handler_that_interrupts_the_watch_is_not_blocked(self, api):
+        """A kill cancels the job from a signal handler, in the thread that may hold the locks."""
+        with api.watch._lock, response_watch._watches_lock:
+            get(api, RUNNING)
+            api.watch.saw_status("training.get", 403, {})
+            watch_of("https://a.example.com", Contract())
+        assert api.watch.responses == 0
+        get(api, RUNNING)
+        assert api.watch.responses == 1
+
     def test_a_known_form_costs_a_few_microseconds(self):
         """A loose limit, for a busy machine; it is about one microsecond."""
         watch = ResponseWatch()
