@@ -16,8 +16,8 @@ from airflow_provider_osai.api.errors import OsaiContractError, sanitize_server_
 from airflow_provider_osai.api.text import normalize_word
 
 __all__ = [
-    "is_fraction_name",
     "difference_text",
+    "is_fraction_name",
     "is_percent",
     "raise_for_hidden_error",
     "raise_for_more_pages",

@@ -20,9 +20,9 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.pagination import first_page
 from airflow_provider_osai.api.response_watch import ResponseWatch
 from airflow_provider_osai.api.settings import OsaiSettings
-from airflow_provider_osai.cli.contract_diff import PAGE_SUFFIX
 from airflow_provider_osai.cli.response_check import CheckedResponse, check_response
 from airflow_provider_osai.cli.time_limits import NotRun, TimeLimits, TookTooLong
+from airflow_provider_osai.learning.definition_diff import PAGE_SUFFIX
 
 __all__ = ["LiveRow", "LiveStatus", "check_live", "evidence_of", "is_fine"]
 

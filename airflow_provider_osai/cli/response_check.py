@@ -23,7 +23,7 @@ from airflow_provider_osai.api.models import Conversion, Job, JobState, WireMode
 from airflow_provider_osai.api.pagination import next_page
 from airflow_provider_osai.api.settings import OsaiSettings
 from airflow_provider_osai.api.wire_format import response_items, unreadable_fields, unwrapped
-from airflow_provider_osai.cli.contract_diff import pair_names
+from airflow_provider_osai.learning.definition_diff import pair_names
 
 __all__ = ["CheckedResponse", "check_response"]
 
