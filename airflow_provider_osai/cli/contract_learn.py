@@ -13,13 +13,14 @@ from typing import Any, Final
 import httpx
 import yaml
 
-from airflow_provider_osai.api.errors import OsaiContractError
+from airflow_provider_osai.api.errors import OsaiContractError, OsaiError
+from airflow_provider_osai.api.evidence import Evidence, read_evidence
 from airflow_provider_osai.learning.api_definition import MAX_BYTES, ApiOperation, parse_definition
 from airflow_provider_osai.learning.definition import add_definition
 from airflow_provider_osai.learning.json_limits import read_bounded
 from airflow_provider_osai.learning.learner import Learned, learn
 from airflow_provider_osai.learning.notebooks.notebook import read_notebook
-from airflow_provider_osai.learning.output import document_text, evidence_text, summary
+from airflow_provider_osai.learning.output import document_text, exchanges_text, summary
 from airflow_provider_osai.learning.recording import Recording, read_recording
 from airflow_provider_osai.learning.redaction import Redactor
 from airflow_provider_osai.learning.replay import prove
@@ -52,7 +53,10 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--answers", type=Path, metavar="FILE", help="YAML: {question: answer}")
     parser.add_argument("--base-url", help="the API's base address, if it is not that of most requests")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the document here (default: print it)")
-    parser.add_argument("--evidence", type=Path, metavar="FILE", help="write the redacted requests that it rests on")
+    parser.add_argument(
+        "--evidence", type=Path, metavar="FILE", help="what 'contract evidence' saw of the living API: adds questions"
+    )
+    parser.add_argument("--redacted", type=Path, metavar="FILE", help="write the redacted requests that it rests on")
 
 
 def main(options: argparse.Namespace) -> int:
@@ -62,7 +66,7 @@ def main(options: argparse.Namespace) -> int:
     """
     try:
         return _run(options)
-    except OsaiContractError as error:
+    except OsaiError as error:
         sys.stderr.write(f"{error}\n")
         return 2
 
@@ -71,18 +75,19 @@ def _run(options: argparse.Namespace) -> int:
     answers = _read_answers(options.answers) if options.answers else {}
     recording, redactor = _read(options.recordings, options.notebook, options.base_url)
     operations = _definition(options.definition) if options.definition else None
-    learned = _learn(recording, operations, answers)
+    evidence = read_evidence(options.evidence) if options.evidence else None
+    learned = _learn(recording, operations, evidence, answers)
     while learned.questions and sys.stdin.isatty():
         question = learned.questions[0]
         sys.stderr.write(f"{question.text}\n")
         answers = {**answers, question.id: _ask(question.choices)}
-        learned = _learn(recording, operations, answers)
+        learned = _learn(recording, operations, evidence, answers)
     names = [path.name for path in (*options.recordings, *options.notebook)]
     document = redactor.require_clean(document_text(learned, names), "The document")
     report = redactor.require_clean(summary(learned), "The summary")
-    evidence = redactor.require_clean(evidence_text(learned), "The evidence")
-    if options.evidence:
-        _write(options.evidence, evidence)
+    exchanges = redactor.require_clean(exchanges_text(learned), "The file of requests")
+    if options.redacted:
+        _write(options.redacted, exchanges)
     if options.output:
         _write(options.output, document)
         sys.stdout.write(report)
@@ -104,8 +109,13 @@ def _read(paths: Sequence[Path], notebooks: Sequence[Path], base_url: str | None
     return replace(recording, exchanges=[redactor.redact(exchange) for exchange in exchanges]), redactor
 
 
-def _learn(recording: Recording, operations: Sequence[ApiOperation] | None, answers: Mapping[str, str]) -> Learned:
-    learned = learn(recording, answers)
+def _learn(
+    recording: Recording,
+    operations: Sequence[ApiOperation] | None,
+    evidence: Evidence | None,
+    answers: Mapping[str, str],
+) -> Learned:
+    learned = learn(recording, answers, evidence)
     if operations is not None:
         add_definition(learned, operations)
     prove(learned)

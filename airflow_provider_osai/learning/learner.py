@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from airflow_provider_osai.api.contract import ASSUMED, ENDPOINTS
+from airflow_provider_osai.api.contract import ASSUMED, ENDPOINTS, Contract
 from airflow_provider_osai.api.contract_rules import RESERVED_HEADERS
-from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.api.evidence import Evidence
+from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.learning.fields import job_fields, share_fields
 from airflow_provider_osai.learning.id_places import IdPlaces
 from airflow_provider_osai.learning.provenance import STANDARD_HEADERS, Call, trace
@@ -20,11 +21,13 @@ from airflow_provider_osai.learning.response_rules import ResponseRules
 from airflow_provider_osai.learning.roles import MAKERS, Role, Roles, find_roles
 from airflow_provider_osai.learning.seen import JOBS, Row, Seen, find_envelope
 from airflow_provider_osai.learning.sign_in import learn_sign_in
-from airflow_provider_osai.learning.states import Question, StateWords, learn_states
+from airflow_provider_osai.learning.states import END_STATES, Question, StateWords, learn_states
 from airflow_provider_osai.learning.values import leaves, path_text, words
 
 __all__ = ["Learned", "Row", "learn"]
 
+MAX_INCOMPLETE: Final = 0.2
+"""Share of incomplete exchanges from which the recording was not saved with content."""
 SUCCESS: Final = ("success", "isSuccess", "succeeded", "ok")
 """Names of flags that tell whether a request succeeded."""
 FORGERY: Final = re.compile("xsrf|csrf|forgery", re.IGNORECASE)
@@ -68,13 +71,14 @@ class Learned:
         return document
 
 
-def learn(recording: Recording, answers: Mapping[str, str] | None = None) -> Learned:
+def learn(recording: Recording, answers: Mapping[str, str] | None = None, evidence: Evidence | None = None) -> Learned:
     """Return what a redacted recording shows of the API.
 
     :param answers: of earlier questions, by their ids.
+    :param evidence: what was seen of the living API: status words that no recording shows, and what differed.
     """
     calls = trace(recording.exchanges)
-    return _Learner(recording, calls, find_roles(calls), answers or {}).learned()
+    return _Learner(recording, calls, find_roles(calls), answers or {}).learned(evidence)
 
 
 class _Learner:
@@ -85,11 +89,12 @@ class _Learner:
         self._responses = ResponseRules(self._seen, self._ids)
         self._out = Learned(recording, roles, self._seen.rows, questions=self._seen.questions, notes=self._seen.notes)
 
-    def learned(self) -> Learned:
+    def learned(self, evidence: Evidence | None) -> Learned:
         """Learn everything; rows that no recording shows are listed, and optional ones are set to ``null``."""
         out = self._out
         if self._seen.envelope:
             out.everywhere["envelope"] = self._seen.envelope
+        self._note_missing_bodies()
         self._learn_errors()
         self._learn_headers()
         for kind in JobKind:
@@ -104,6 +109,8 @@ class _Learner:
             out.rows[name] = Row(name, rules, entries, [*role.doubts, *doubts])
         out.auth = learn_sign_in(self._seen)
         self._learn_states()
+        if evidence is not None:
+            self._learn_evidence(evidence)
         self._fill_unseen()
         self._settle_documented()
         return out
@@ -149,6 +156,15 @@ class _Learner:
         if response:
             rules["response"] = response
         return rules, doubts
+
+    def _note_missing_bodies(self) -> None:
+        """Say if the recording was saved without content: then little can be learned."""
+        missing = sum(not call.exchange.is_complete for call in self._seen.calls)
+        if missing > MAX_INCOMPLETE * len(self._seen.calls):
+            self._seen.notes.append(
+                f"{missing} of {len(self._seen.calls)} requests or responses have no body in the recording. Save it with "
+                "content, and switch the cache off while you record"
+            )
 
     def _learn_errors(self) -> None:
         """Learn that ``success: false`` is an error, if every response has such a flag."""
@@ -198,6 +214,24 @@ class _Learner:
                 if row.rules is not None and name.startswith(f"{kind}."):
                     row.rules["states"] = dict(own)
 
+    def _learn_evidence(self, evidence: Evidence) -> None:
+        """Ask for the words that the living API used and nothing explains, and note what differed there."""
+        known = Contract()
+        for name, seen in evidence.operations.items():
+            for word in seen.words:
+                key = f"state:{word}"
+                state = self._seen.answers.get(key)
+                if word in self._out.states.words or known.state(word) is not JobState.UNKNOWN:
+                    continue
+                if state in END_STATES:
+                    self._out.states.words[word] = state
+                elif key not in {question.id for question in self._seen.questions}:
+                    text = f"What does the status {word!r} mean? {name} of the living API had it."
+                    self._seen.questions.append(Question(key, text, END_STATES))
+            for problem in seen.problems:
+                detail = " ".join(part for part in (problem.kind, problem.field, problem.seen) if part)
+                self._seen.notes.append(f"The living API's {name}: {detail}")
+
     def _fill_unseen(self) -> None:
         """Set optional operations that were not seen to ``null``, and derive those that have a twin."""
         out = self._out
@@ -215,7 +249,9 @@ class _Learner:
             out.not_seen.append(name)
             if row.optional and row.evidence == ASSUMED:
                 out.rows[name] = Row(name, None)
-        if self._seen.roles.operations.get("upload.image") and "upload.start" not in self._seen.roles.operations:
+        image = self._seen.roles.operations.get("upload.image")
+        creates = "dataset.create" in self._seen.roles.operations
+        if image is not None and creates and "upload.start" not in self._seen.roles.operations:
             for name in ("upload.start", "upload.finish"):
                 if name not in self._seen.roles.operations:
                     out.rows[name] = Row(name, None, [], ["images were sent without it"])

@@ -1,4 +1,4 @@
-"""Write what was learned: the contract document, the evidence, and a summary for a person."""
+"""Write what was learned: the contract document, the redacted requests, and a summary for a person."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from airflow_provider_osai.learning.learner import Learned, Row
 from airflow_provider_osai.learning.recording import FILE, Exchange
 from airflow_provider_osai.learning.values import is_opaque, time_unit
 
-__all__ = ["document_text", "evidence_text", "summary"]
+__all__ = ["document_text", "exchanges_text", "summary"]
 
 WIDTH: Final = 120
 WORD: Final = re.compile(r"[A-Za-z][A-Za-z_-]{0,39}")
 MAX_ITEMS: Final = 3
-"""Items of each list in the evidence."""
+"""Items of each list in the redacted requests."""
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc]  # it has no types
@@ -110,7 +110,7 @@ def summary(learned: Learned) -> str:
     return "\n".join(lines) + "\n"
 
 
-def evidence_text(learned: Learned) -> str:
+def exchanges_text(learned: Learned) -> str:
     """Return the exchanges that the rows rest on as JSON, without any text but names, words, ids and times.
 
     Equal texts have equal placeholders. It is enough to see why a row is as it is, and safe to share.

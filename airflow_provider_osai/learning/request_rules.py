@@ -219,7 +219,7 @@ class RequestRules:
         """Place the category's name, if images are sent with it instead of its id."""
         role = self._seen.roles.operations.get("category.create")
         names = {str(value) for call in (role.calls if role else ()) for _, value in leaves(call.exchange.body)}
-        for steps in [steps for steps, value in seen.body.items() if value in names]:
+        for steps in [steps for steps, value in seen.body.items() if str(value) in names]:
             seen.request["category"] = path_text(steps)
             del seen.body[steps]
 

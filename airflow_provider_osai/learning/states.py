@@ -17,9 +17,12 @@ from airflow_provider_osai.learning.fields import RESULTS, Mapped
 from airflow_provider_osai.learning.roles import JobTrace
 from airflow_provider_osai.learning.values import at
 
-__all__ = ["Question", "StateWords", "learn_states"]
+__all__ = ["END_STATES", "Question", "StateWords", "learn_states"]
 
-ENDS: Final = (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.RUNNING)
+END_STATES: Final = tuple(
+    state.value for state in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.RUNNING)
+)
+"""What a word that was seen last may mean."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +171,12 @@ def _ask(
             continue
         key = f"state:{word}"
         answer = answers.get(key)
-        if answer in {state.value for state in ENDS}:
+        if answer in END_STATES:
             meanings[kind][word] = JobState(answer)
             continue
         thing = kind.value.replace("_", " ")
         text = f"What does the status {word!r} of a {thing} mean? It was the last one that was seen."
-        questions[key] = Question(key, text, tuple(state.value for state in ENDS))
+        questions[key] = Question(key, text, END_STATES)
         doubts.setdefault(kind.value, []).append(f"status {word!r}: its meaning was not seen")
     return list(questions.values()), doubts
 
