@@ -45,7 +45,11 @@ def learned(tmp_path):
     return learn
 
 
-@pytest.fixture(params=[style for style in gallery.STYLES if style.name in STYLES], ids=lambda style: style.name)
+SERVER_STYLES = [style for style in gallery.STYLES if style.name in STYLES and style.name != "graph_objects"]
+"""All but the one whose server has a word for the end of each kind of job, where the sandbox has one for all."""
+
+
+@pytest.fixture(params=SERVER_STYLES, ids=lambda style: style.name)
 def learned_story(request, learned, tmp_path, monkeypatch):
     """The gallery's server of a style, which shares no code with the sandbox, and what was learned from the latter."""
     monkeypatch.setattr(job_trigger, "MIN_HOLD", 0.0)
