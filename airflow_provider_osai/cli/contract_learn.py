@@ -85,9 +85,8 @@ def _run(options: argparse.Namespace) -> int:
     names = [path.name for path in (*options.recordings, *options.notebook)]
     document = redactor.require_clean(document_text(learned, names), "The document")
     report = redactor.require_clean(summary(learned), "The summary")
-    exchanges = redactor.require_clean(exchanges_text(learned), "The file of requests")
     if options.redacted:
-        _write(options.redacted, exchanges)
+        _write(options.redacted, redactor.require_clean(exchanges_text(learned), "The file of requests"))
     if options.output:
         _write(options.output, document)
         sys.stdout.write(report)

@@ -162,8 +162,8 @@ class _Learner:
         missing = sum(not call.exchange.is_complete for call in self._seen.calls)
         if missing > MAX_INCOMPLETE * len(self._seen.calls):
             self._seen.notes.append(
-                f"{missing} of {len(self._seen.calls)} requests or responses have no body in the recording. Save it with "
-                "content, and switch the cache off while you record"
+                f"{missing} of {len(self._seen.calls)} requests or responses have no body in the recording. Save it "
+                "with content, and switch the cache off while you record"
             )
 
     def _learn_errors(self) -> None:

@@ -60,7 +60,7 @@ class Use:
     sources: tuple[Source, ...]
 
 
-@dataclass
+@dataclass(eq=False)
 class Call:
     """One exchange with what is known of its values.
 

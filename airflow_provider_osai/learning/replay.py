@@ -12,7 +12,7 @@ import json
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -35,6 +35,8 @@ __all__ = ["decoded_request", "prove"]
 BASE: Final = "https://replay.invalid"
 """A host that does not exist, should a request ever leave the process."""
 TOKEN: Final = "replay-token"  # noqa: S105 - no secret: nothing checks it
+MAX_POLLS: Final = 1000
+"""Polls of one job that are replayed."""
 MAX_PROBLEM: Final = 300
 ORDER: Final = ("auth", "user", "dataset", "category", "upload", "image", "training", "retraining", "manipulation",
                 "conversion", "prediction", "device_rental", "model")  # fmt: skip
@@ -180,7 +182,7 @@ def _send_job(
         client.submit_job(request, str(fields.get("reference", "replay")))
     elif verb == "get":
         job = None
-        for _ in calls:
+        for _ in calls[:MAX_POLLS]:
             job = client.get_job(kind, str(fields.get("id")))
             if job.is_terminal:
                 break
@@ -200,37 +202,47 @@ def _required(kind: JobKind) -> list[str]:
 class _ReplayServer:
     """Answers requests that were recorded, with the responses in their order; the last one is repeated."""
 
-    def __init__(self, exchanges: list[Exchange]) -> None:
+    def __init__(self, exchanges: Iterable[Exchange]) -> None:
         self._by_address: dict[tuple[str, str], list[Exchange]] = defaultdict(list)
+        self._by_query: dict[tuple[str, str, str], list[Exchange]] = defaultdict(list)
         for exchange in exchanges:
-            self._by_address[exchange.method, "/" + "/".join(exchange.path)].append(exchange)
-        self._next: dict[tuple[str, str, str], int] = defaultdict(int)
+            address = (exchange.method, "/" + "/".join(exchange.path))
+            self._by_address[address].append(exchange)
+            self._by_query[(*address, repr(sorted(exchange.query)))].append(exchange)
+        self._next: dict[str, int] = defaultdict(int)
         self.problems: list[str] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        recorded = self._by_address.get((request.method, request.url.path), [])
+        address = (request.method, request.url.path)
+        recorded = self._by_address.get(address, [])
         if not recorded:
             self.problems.append(f"{request.method} {request.url.path[:100]} was not recorded")
             return httpx.Response(404, stream=httpx.ByteStream(b"{}"))
         query = sorted(parse_qsl(request.url.query.decode(), keep_blank_values=True))
-        same = [exchange for exchange in recorded if sorted(exchange.query) == query]
+        same = self._by_query.get((*address, repr(query)), [])
         if not same:
             self.problems.append(f"the query {query!r}"[:150] + f" was not recorded; {recorded[0].source} has another")
             same = recorded
-        sent = _body(request)
-        exact = [exchange for exchange in same if _alike(exchange.body, sent)]
-        if not exact:
+        return _response(self._following(repr((address, query)), same, _body(request)))
+
+    def _following(self, key: str, same: Sequence[Exchange], sent: Any) -> Exchange:
+        """Return the next exchange with a request's body; a request without one is the same each time."""
+        exact = same if sent is None else [exchange for exchange in same if _alike(exchange.body, sent)]
+        if not exact or not _alike(exact[0].body, sent):
             self.problems.append(_difference(same[0], sent))
             exact = same
-        key = (request.method, request.url.path, repr(query) + repr(sent))
-        exchange = exact[min(self._next[key], len(exact) - 1)]
-        self._next[key] += 1
-        headers = {name: value for name, value in exchange.response_headers.items() if name in ("location", "link")}
-        content = {"json": json.dumps(exchange.response), "text": str(exchange.response), "file": "file"}
-        body = content.get(exchange.form, "").encode()
-        headers["content-type"] = {"json": "application/json", "text": "text/plain"}.get(exchange.form, "")
-        # A stream, as from the network: the client counts its bytes.
-        return httpx.Response(exchange.status, headers=headers, stream=httpx.ByteStream(body))
+        number = self._next[key + repr(sent)]
+        self._next[key + repr(sent)] += 1
+        return exact[min(number, len(exact) - 1)]
+
+
+def _response(exchange: Exchange) -> httpx.Response:
+    """Return a recorded response. Its body is a stream, as from the network: the client counts its bytes."""
+    headers = {name: value for name, value in exchange.response_headers.items() if name in ("location", "link")}
+    content = {"json": json.dumps(exchange.response), "text": str(exchange.response), "file": "file"}
+    headers["content-type"] = {"json": "application/json", "text": "text/plain"}.get(exchange.form, "")
+    stream = httpx.ByteStream(content.get(exchange.form, "").encode())
+    return httpx.Response(exchange.status, headers=headers, stream=stream)
 
 
 def _body(request: httpx.Request) -> Any:

@@ -90,7 +90,7 @@ class Role:
     thing: Call | None = None
 
 
-@dataclass
+@dataclass(eq=False)
 class JobTrace:
     """One job: its submission, and what was seen of it.
 

@@ -59,6 +59,7 @@ class Seen:
     rows: dict[str, Row] = field(default_factory=dict)
     questions: list[Question] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    _results: dict[JobTrace, set[str]] = field(default_factory=dict)
 
     def inside(self, document: Any) -> Any:
         """Return a response without its envelope."""
@@ -75,6 +76,11 @@ class Seen:
         mapped = self.jobs.get(job.kind)
         if mapped is None:
             return set()
+        if job not in self._results:
+            self._results[job] = self._find_results(job, mapped)
+        return self._results[job]
+
+    def _find_results(self, job: JobTrace, mapped: Mapped) -> set[str]:
         places = [steps for name, steps in mapped.steps.items() if name.startswith("result.") and name.endswith("Id")]
         found = {at(self.inside(document), steps) for steps in places[:1] for document in job.documents}
         return {str(value) for value in found if value not in (None, "", 0)} if places else {job.value}
