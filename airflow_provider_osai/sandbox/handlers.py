@@ -118,7 +118,7 @@ class Handlers:
         if not isinstance(upload, UploadFile):
             raise ApiError(400, "file: a multipart/form-data part with an image is required")
         datasets = self._state.datasets
-        if "datasetId" in self._contract["upload.image"].unsent_fields:
+        if "datasetId" in self._contract["upload.image"].unsent_fields and fields.get("datasetUploadId") is None:
             fields.setdefault("datasetId", datasets.only().id)
         upload_id = require_text(fields, "datasetUploadId") if "upload.start" in self._contract else None
         dataset_id = self._dataset_of_upload(fields, "datasetId")

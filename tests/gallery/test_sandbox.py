@@ -61,6 +61,7 @@ def finished(client, request):
 
 
 def test_sandbox_with_a_style_uploads_trains_and_downloads(client, pictures, tmp_path):
+    client.create_dataset("other")
     dataset = client.create_dataset("fruit")
     for counts in ((6, 0), (0, 6)):
         source = open_source(str(pictures))
