@@ -172,8 +172,13 @@ def _check_cancel(settings: OsaiSettings) -> CheckResult:
 
 
 def _check_list(client: OsaiClient) -> CheckResult:
-    if any(f"{kind}.list" not in client.settings.contract for kind in JobKind):
-        text = "list is bound to null: each job is polled separately, and a retry reconnects by its checkpoint only."
+    contract = client.settings.contract
+    unlisted = [kind.value for kind in JobKind if f"{kind}.list" not in contract]
+    keyless = [kind.value for kind in JobKind if "reference" in contract[f"{kind}.submit"].unsent_fields]
+    unfound = [kind.value for kind in JobKind if kind.value in (*unlisted, *keyless)]
+    retries = f"A retry reconnects to jobs of these kinds by its checkpoint only: {', '.join(unfound)}."
+    if unlisted:
+        text = f"list is bound to null, so jobs of these kinds are polled separately: {', '.join(unlisted)}. {retries}"
         return CheckResult("list", Status.NOTE, text)
     try:
         client.list_jobs(JobKind.TRAINING, [UNUSED_ID])
@@ -181,6 +186,8 @@ def _check_list(client: OsaiClient) -> CheckResult:
         remedy = "Override training.list and the other list operations in the contract, or set them to null"
         text = f"list does not work: {error}. {remedy}; 'osai-airflow contract check' compares them."
         return CheckResult("list", Status.FAIL, text)
+    if unfound:
+        return CheckResult("list", Status.NOTE, f"list works: jobs are polled in batches. {retries}")
     text = "list works: jobs are polled in batches, and a retry can find the job of an earlier try."
     return CheckResult("list", Status.OK, text)
 

@@ -159,7 +159,8 @@ def _unreadable(row: Endpoint, operation: ApiOperation, names: Sequence[str]) ->
 
 def _wire_names(row: Endpoint) -> dict[str, str]:
     """Map our names of the fields that a row sends, except those in its path, to the API's names."""
-    return {name: row.request_names.get(name, name) for name in row.sent_fields - row.path_fields}
+    fields = row.sent_fields - row.path_fields - row.unsent_fields
+    return {name: row.request_names.get(name, name) for name in fields}
 
 
 def _is_object(name: str, dotted_names: Iterable[str]) -> bool:

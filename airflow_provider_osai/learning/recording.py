@@ -152,8 +152,9 @@ def merge_recordings(
             kept.append(replace(exchange, path=exchange.path[len(steps) :]))
     if not kept:
         raise OsaiContractError(
-            "The recording has no request of an API: record with 'Preserve log' switched on, before the sign-in, and "
-            "save it with content. --base-url names the API's address if it is another than that of the page"
+            "The recording has no request of an API: record with 'Preserve log' (also called 'Keep log' or 'Persist "
+            "Logs') switched on, from before the sign-in, and save it with content. --base-url names the API's address "
+            "if it is another than that of the page"
         )
     counts = [Left(reason, count) for reason, count in sorted(left.items())]
     return Recording(origin, base, _in_order(kept), counts)

@@ -184,9 +184,16 @@ class TestDiagnosis:
         connection(contract='{"training.list": null, "device_rental.cancel": null}')
         assert main(["check"]) == 0
         text = logged()
-        assert "--   osai_default list: list is bound to null" in text
+        assert "list: list is bound to null, so jobs of these kinds are polled separately: training. A retry" in text
         assert "keep running after their task is killed: device_rental" in text
         assert "--   osai_default webhooks: Webhooks are off" in text
+
+    def test_jobs_without_a_reference_are_told(self, connection, logged, dagbag):
+        """A retry cannot find them in the list."""
+        connection(contract='{"training.submit": {"request": {"reference": null}}}')
+        assert main(["check"]) == 0
+        assert "--   osai_default list: list works" in logged()
+        assert "A retry reconnects to jobs of these kinds by its checkpoint only: training." in logged()
 
     def test_a_certificate_that_is_not_good(self, connection, logged, dagbag):
         """Not taken for a server that is down."""

@@ -109,6 +109,13 @@ def test_finding_lists_unknown_required_and_missing_fields():
     assert list(finding.problems) == ["does not accept modelName", "requires budget", "does not return id"]
 
 
+def test_fields_that_the_contract_does_not_send_are_not_compared():
+    contract = apply_overrides(Contract(), {"training.submit": {"request": {"reference": None}}})
+    document = json.loads(definition_of(contract))
+    findings = {one.name: one for one in compare(contract, parse_definition(json.dumps(document).encode()))}
+    assert findings["training.submit"].problems == ()
+
+
 def test_missing_operation_has_candidates_unless_it_is_null():
     document = json.loads(definition_of(Contract()))
     document["paths"]["/Training"] = document["paths"].pop("/Trainings")
