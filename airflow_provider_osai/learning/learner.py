@@ -92,6 +92,7 @@ class _Learner:
     def learned(self, evidence: Evidence | None) -> Learned:
         """Learn everything; rows that no recording shows are listed, and optional ones are set to ``null``."""
         out = self._out
+        self._note_missing_bodies()
         if self._seen.envelope:
             out.everywhere["envelope"] = self._seen.envelope
         self._note_missing_bodies()
@@ -114,6 +115,15 @@ class _Learner:
         self._fill_unseen()
         self._settle_documented()
         return out
+
+    def _note_missing_bodies(self) -> None:
+        exchanges = self._out.recording.exchanges
+        missing = sum(not exchange.is_complete for exchange in exchanges)
+        if missing:
+            self._seen.notes.append(
+                f"{missing} of {len(exchanges)} requests have a body that is not in the recording: save it with "
+                "content, and switch 'Disable cache' on, as a response 304 has none"
+            )
 
     def _find_own_results(self) -> None:
         """Where no response has the id of a model, and the job's own id is used as one, it is that."""

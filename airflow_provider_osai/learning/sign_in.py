@@ -28,13 +28,19 @@ def learn_sign_in(seen: Seen) -> dict[str, Any]:
     if role is not None and row is not None:
         _learn_row(seen, row, role.calls[0].exchange, headers)
         row.doubts = [*role.doubts, *row.doubts]
-    elif headers:
-        doubt = "no sign-in was seen: the header has a key, or the recording began after the sign-in"
-        seen.rows["auth.sign_in"] = Row("auth.sign_in", None, [], [doubt])
     if not headers:
         return {}
     name, prefix, _ = headers.most_common(1)[0][0]
-    return {} if (name, prefix) == ("authorization", "Bearer ") else {"header": header_name(name), "prefix": prefix}
+    is_usual = (name, prefix) == ("authorization", "Bearer ")
+    if role is None and is_usual:
+        seen.notes.append(
+            "No sign-in was seen, so the documented one is kept: record from before you sign in. If the API takes the "
+            "access token itself, write auth.sign_in: null"
+        )
+    elif role is None:
+        doubt = "no sign-in was seen: the header has a key, or the recording began after the sign-in"
+        seen.rows["auth.sign_in"] = Row("auth.sign_in", None, [], [doubt])
+    return {} if is_usual else {"header": header_name(name), "prefix": prefix}
 
 
 def _token_headers(seen: Seen) -> Counter[tuple[str, str, str]]:
