@@ -133,6 +133,7 @@ with DAG("mine", schedule=None) as dag:
 
 SNIPPETS: dict[str, AsDag | InPytest | ByItsTest] = {
     "README.md#A Dag": AsDag(replace={"/data/defects": "{images}"}),
+    "docs/connect.md#5. Use it": AsDag(replace={"/data/defects": "{images}"}),
     "docs/datasets.md#Create a dataset": AsDag(context=IN_A_DAG + SNIPPET),
     "docs/datasets.md#Augment a dataset": AsDag(context=UPLOAD + SNIPPET),
     "docs/datasets.md#Delete a dataset": AsDag(context=TRAIN + SNIPPET),
