@@ -26,8 +26,6 @@ from airflow_provider_osai.learning.values import leaves, path_text, words
 
 __all__ = ["Learned", "Row", "learn"]
 
-MAX_INCOMPLETE: Final = 0.2
-"""Share of incomplete exchanges from which the recording was not saved with content."""
 SUCCESS: Final = ("success", "isSuccess", "succeeded", "ok")
 """Names of flags that tell whether a request succeeded."""
 FORGERY: Final = re.compile("xsrf|csrf|forgery", re.IGNORECASE)
@@ -95,7 +93,6 @@ class _Learner:
         self._note_missing_bodies()
         if self._seen.envelope:
             out.everywhere["envelope"] = self._seen.envelope
-        self._note_missing_bodies()
         self._learn_errors()
         self._learn_headers()
         for kind in JobKind:
@@ -117,6 +114,7 @@ class _Learner:
         return out
 
     def _note_missing_bodies(self) -> None:
+        """Say if bodies are missing: then less can be learned."""
         exchanges = self._out.recording.exchanges
         missing = sum(not exchange.is_complete for exchange in exchanges)
         if missing:
@@ -166,15 +164,6 @@ class _Learner:
         if response:
             rules["response"] = response
         return rules, doubts
-
-    def _note_missing_bodies(self) -> None:
-        """Say if the recording was saved without content: then little can be learned."""
-        missing = sum(not call.exchange.is_complete for call in self._seen.calls)
-        if missing > MAX_INCOMPLETE * len(self._seen.calls):
-            self._seen.notes.append(
-                f"{missing} of {len(self._seen.calls)} requests or responses have no body in the recording. Save it "
-                "with content, and switch the cache off while you record"
-            )
 
     def _learn_errors(self) -> None:
         """Learn that ``success: false`` is an error, if every response has such a flag."""
