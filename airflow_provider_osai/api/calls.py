@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -346,7 +346,8 @@ class OsaiApi:
             )
         known = self._with_state(name, fields)
         self.watch.saw_job(name, fields, known["status"], known["state"])
-        job = _valid(name, Job, {**known, "kind": kind})
+        known["kind"] = kind
+        job = _valid(name, Job, known)
         if job.progress is None and fields.get("progress") is not None:
             warn_about_fraction(name, "progress", fields["progress"])
         if job.history:
@@ -359,8 +360,12 @@ class OsaiApi:
     def _with_state(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         status = fields.get("status")
         text = status if type(status) is str else _status_text(status)
-        word = sanitize_server_text(text, MAX_STATUS_LENGTH)
-        return {**fields, "status": word, "state": self.contract.state(text, name)}
+        return {**fields, "status": _shown_word(text), "state": self.contract.state(text, name)}
+
+
+@lru_cache(maxsize=256)
+def _shown_word(text: str) -> str:
+    return sanitize_server_text(text, MAX_STATUS_LENGTH)
 
 
 def _status_text(status: Any) -> str:

@@ -121,13 +121,13 @@ class ResponseWatch:
         result = fields.get("result")
         inner = result if type(result) is dict else ()
         form_id = hash((operation, word, *fields, *map(type, fields.values()), *inner))
+        form = self._forms.get(form_id)
+        if form is not None:
+            form.responses += 1  # without the lock, which every poll would pay for: two threads may lose a count
+            return
         if not self._lock.acquire(timeout=MAX_WAIT):
             return
         try:
-            form = self._forms.get(form_id)
-            if form is not None:
-                form.responses += 1
-                return
             found = self._compare(operation, fields, word, state)
             new = self._keep(form_id, self._groups[operation, state], found)
         finally:
