@@ -63,12 +63,17 @@ class JobResponses:
         mapped = self._seen.jobs[kind]
         doubts += mapped.doubts
         result = next(iter(RESULTS[kind]), None)
-        if result not in mapped.rules and result not in mapped.steps and kind is not JobKind.PREDICTION:
-            doubts.append(f"{result}: no response had it")
+        is_missing = result not in mapped.rules and result not in mapped.steps and kind is not JobKind.PREDICTION
         if exchange.form == "text":
             rules["answer"] = "text"
             doubts[:] = [doubt for doubt in doubts if not doubt.startswith("status")]
-            return {"id": None, "status": "@", **{our: rule for our, rule in mapped.rules.items() if rule == "$id"}}
+            own = {our: rule for our, rule in mapped.rules.items() if rule == "$id"}
+            if is_missing and result is not None:
+                doubts.append(f"{result}: the response is only a status, so the job's own id is assumed")
+                own[result] = "$id"
+            return {"id": None, "status": "@", **own}
+        if is_missing:
+            doubts.append(f"{result}: no response had it; if it is the job's own id, add {result}: $id")
         found = list_in(exchange.response)
         if found is not None and not found[0] and "id" in mapped.steps:
             rules["pick"] = True

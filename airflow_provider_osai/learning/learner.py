@@ -17,7 +17,7 @@ from airflow_provider_osai.learning.provenance import STANDARD_HEADERS, Call, tr
 from airflow_provider_osai.learning.recording import Recording
 from airflow_provider_osai.learning.redaction import SECRET
 from airflow_provider_osai.learning.request_rules import RequestRules
-from airflow_provider_osai.learning.response_rules import ResponseRules
+from airflow_provider_osai.learning.response_rules import TWINS, ResponseRules
 from airflow_provider_osai.learning.roles import MAKERS, Role, Roles, find_roles
 from airflow_provider_osai.learning.seen import JOBS, Row, Seen, find_envelope
 from airflow_provider_osai.learning.sign_in import learn_sign_in
@@ -101,7 +101,7 @@ class _Learner:
                 self._seen.jobs[kind] = job_fields(kind, traces, self._seen.envelope)
         self._find_own_results()
         share_fields(self._seen.jobs, self._seen.roles.jobs, self._seen.envelope)
-        for name, role in self._seen.roles.operations.items():
+        for name, role in sorted(self._seen.roles.operations.items(), key=lambda pair: pair[0] in TWINS):
             rules, doubts = self._row(name, role)
             entries = list(dict.fromkeys(call.exchange.source for call in role.calls))
             out.rows[name] = Row(name, rules, entries, [*role.doubts, *doubts])

@@ -17,9 +17,13 @@ from airflow_provider_osai.learning.rules import objects_in
 from airflow_provider_osai.learning.seen import JOBS, Seen
 from airflow_provider_osai.learning.values import leaves, path_text
 
-__all__ = ["ResponseRules"]
+__all__ = ["TWINS", "ResponseRules"]
 
-TWINS: Final[Mapping[str, str]] = {"dataset.find": "dataset.create", "category.list": "category.create"}
+TWINS: Final[Mapping[str, str]] = {
+    "dataset.find": "dataset.create",
+    "category.list": "category.create",
+    "model.list": "model.get",
+}
 """Where the fields of the items of an empty list are seen instead."""
 
 
@@ -84,10 +88,12 @@ class ResponseRules:
             rules["pages"] = pages
         kind, _, verb = role.operation.partition(".")
         if not items:
-            doubts.append("the list was empty, so its items were not seen")
             made = self._seen.rows.get(TWINS.get(role.operation, ""))
-            twin = made.rules.get("response", {}) if made is not None and made.rules else {}
-            return response | {our: rule for our, rule in twin.items() if our != "items"}
+            if made is None or not made.rules:
+                doubts.append("the list was empty, so its items were not seen")
+                return response
+            doubts.append(f"the list was empty: its items are assumed to be as in {made.operation}")
+            return response | _without_outer(made.rules.get("response", {}))
         if kind in JOBS and verb == "list":
             self._jobs.listed(JobKind(kind), items[0], response, doubts)
         else:
@@ -120,3 +126,18 @@ def _learn_address(exchange: Exchange, rules: dict[str, Any], doubts: list[str])
             doubts.append("where the file's address is in the response was not seen")
         else:
             rules["url"] = url
+
+
+def _without_outer(response: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the rules of a response without the object in which it has all fields; items of a list do not have it."""
+    paths = [rule.get("name") if isinstance(rule, Mapping) else rule for rule in response.values()]
+    outer = {path.partition(".")[0] if isinstance(path, str) and "." in path else None for path in paths}
+    if len(outer) != 1 or None in outer or "id" not in response:
+        return dict(response)
+    start = f"{outer.pop()}."
+    return {
+        our: {**rule, "name": rule["name"].removeprefix(start)}
+        if isinstance(rule, Mapping)
+        else rule.removeprefix(start)
+        for our, rule in response.items()
+    }
