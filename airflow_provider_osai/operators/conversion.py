@@ -26,7 +26,7 @@ __all__ = ["OsaiConvertModelOperator", "OsaiDownloadModelOperator"]
 class OsaiConvertModelOperator(OsaiJobOperator):
     """Converts a model for a hardware target, unless it is converted already.
 
-    Also returns ``conversion_id`` and ``reused``: whether an earlier conversion was used.
+    Also returns ``model_id``, ``conversion_id`` and ``reused``: whether an earlier conversion was used.
 
     OSAI converts every model to three hardware types by itself and to others on request, which may be charged; it marks
     impossible ones UNSUPPORTED (docs.onestepai.com/model_creation_and_training/hardware_and_conversions). The requests
@@ -73,7 +73,8 @@ class OsaiConvertModelOperator(OsaiJobOperator):
     def build_result(self, client: OsaiClient, job: Job) -> dict[str, Any]:
         """Return the result, and whether an earlier conversion was reused."""
         try:
-            return {**super().build_result(client, job), "reused": self._reused}
+            # The API need not report the model that the conversion is of.
+            return {"model_id": str(self.model_id), **super().build_result(client, job), "reused": self._reused}
         except OsaiUnsupported as error:
             raise self._explain(client, error) from error
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_osai.api.client import OsaiClient
+from airflow_provider_osai.api.models import Job
 from airflow_provider_osai.api.requests import PredictionMode, PredictionRequest
 from airflow_provider_osai.operators.job import OsaiJobOperator
 
@@ -45,3 +47,7 @@ class OsaiPredictOperator(OsaiJobOperator):
         return PredictionRequest(
             model_id=self.model_id, dataset_id=self.dataset_id, min_confidence=self.min_confidence, mode=self.mode
         )
+
+    def build_result(self, client: OsaiClient, job: Job) -> dict[str, Any]:
+        """Return the result, with the dataset also where the API does not report it."""
+        return {"dataset_id": str(self.dataset_id), **super().build_result(client, job)}

@@ -137,6 +137,10 @@ class TestConvert:
         assert convert()["reused"] is False
         assert submitted() == 2
 
+    def test_model_is_returned_though_the_api_does_not_report_it(self, convert, connection, model):
+        connection(contract={"conversion.get": {"response": {"result.modelId": None}}})
+        assert convert()["model_id"] == model
+
     def test_404_for_the_conversion_list_is_logged_and_submits_a_conversion(self, convert, sandbox, logged):
         sandbox.control.fault("status", "model.conversions", status=404)
         assert convert()["reused"] is False
