@@ -102,7 +102,7 @@ def test_a_missing_or_huge_file_is_refused(tmp_path):
         ({f"name{n}": "x" for n in range(100)}, {"@", "*"}),
         ("running", {"@"}),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, set) else str(value)[:60],
 )
 def test_names_that_may_be_values_are_not_kept(document, fields):
     assert set(field_types(document)) == fields
