@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any, Final
 
 from airflow_provider_osai.api.contract import Contract, Endpoint
+from airflow_provider_osai.api.json_paths import json_path
 from airflow_provider_osai.learning.api_definition import ApiOperation
 
 __all__ = ["Finding", "MatchStatus", "compare", "pair_names", "suggest_overrides"]
@@ -115,11 +116,12 @@ def _path_shape(path: str) -> str:
 
 
 def _differences(row: Endpoint, operation: ApiOperation) -> Iterable[str]:
-    sent = set(_wire_names(row).values())
+    sent = set(_sent_places(row))
     unknown = sorted(name for name in sent if name not in operation.sends and not _is_object(name, operation.sends))
     if unknown and (operation.sends or row.method != "GET"):
         yield f"does not accept {', '.join(unknown)}"
-    unsent = sorted(operation.needs - sent - {name.partition(".")[0] for name in sent})
+    constant = {name.partition(".")[0] for name in (*row.rules.query, *row.rules.body)}
+    unsent = sorted(operation.needs - sent - constant - {name.partition(".")[0] for name in sent})
     if unsent:
         yield f"requires {', '.join(unsent)}"
     if row.response_model is not None and operation.returns is not None:
@@ -128,6 +130,17 @@ def _differences(row: Endpoint, operation: ApiOperation) -> Iterable[str]:
         names = row.response_names
         read = [names.get(name, name) for name in required if name not in LOCAL_FIELDS and not _is_elsewhere(row, name)]
         yield from _unreadable(row, operation, read)
+
+
+def _sent_places(row: Endpoint) -> Iterable[str]:
+    """Yield the places of what a row sends but for paths and headers, as definitions name them."""
+    for name, theirs in _wire_names(row).items():
+        rules = row.rules.request.get(name)
+        for rule in rules if isinstance(rules, tuple) else (rules,):
+            if rule is None:
+                yield theirs
+            elif rule.place not in ("header", "path"):
+                yield from (path.text.replace("[*]", "") for path in rule.paths or (json_path(name),))
 
 
 def _is_elsewhere(row: Endpoint, name: str) -> bool:

@@ -24,7 +24,7 @@ from airflow_provider_osai.learning.sign_in import learn_sign_in
 from airflow_provider_osai.learning.states import END_STATES, Question, StateWords, learn_states
 from airflow_provider_osai.learning.values import leaves, path_text, words
 
-__all__ = ["Learned", "Row", "learn"]
+__all__ = ["Learned", "Row", "learn", "path_by_analogy"]
 
 SUCCESS: Final = ("success", "isSuccess", "succeeded", "ok")
 """Names of flags that tell whether a request succeeded."""
@@ -268,7 +268,7 @@ class _Learner:
                 if f"{kind}.cancel" in self._seen.rows or other is None or other.rules is None:
                     continue
                 own = other.rules.get("path", ENDPOINTS[f"{kind}.get"].path)
-                derived = _by_analogy(known, path, own)
+                derived = path_by_analogy(known, path, own)
                 if derived is not None:
                     rules = {**cancel.rules, "path": derived}
                     if derived == ENDPOINTS[f"{kind}.cancel"].path:
@@ -309,7 +309,7 @@ def _is_reason(name: str | int) -> bool:
     return bool({"message", "text", "detail", "reason"} & set(words(str(name))))
 
 
-def _by_analogy(known: str, path: str, own: str) -> str | None:
+def path_by_analogy(known: str, path: str, own: str) -> str | None:
     """Return the path that is to *own* what *path* is to *known*."""
     if path.startswith(known):
         return own + path[len(known) :]

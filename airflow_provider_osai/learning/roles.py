@@ -17,7 +17,7 @@ from airflow_provider_osai.learning.recording import FILE
 from airflow_provider_osai.learning.redaction import SECRET, is_sign_in_path
 from airflow_provider_osai.learning.values import Steps, at, is_id_name, leaves, same_thing, words
 
-__all__ = ["MAKERS", "JobTrace", "Role", "Roles", "find_roles", "list_in"]
+__all__ = ["ENDING", "KIND_WORDS", "MAKERS", "JobTrace", "Role", "Roles", "find_roles", "list_in"]
 
 USER: Final = frozenset({"user", "me", "account", "profile", "whoami", "self"})
 OPENING: Final = frozenset(
@@ -29,6 +29,7 @@ CLOSING: Final = frozenset(
 ENDING: Final = frozenset(
     {"cancel", "stop", "abort", "halt", "kill", "terminate", "end", "return", "release", "revoke", "delete"}
 )
+"""Words in the path of what ends a job."""
 KIND_WORDS: Final[Mapping[JobKind, frozenset[str]]] = {
     JobKind.TRAINING: frozenset({"train", "training", "learn", "learning", "fit"}),
     JobKind.RETRAINING: frozenset(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import stat
 
+import httpx
 import pytest
 import yaml
 
 from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.errors import OsaiContractError
-from airflow_provider_osai.api.models import JobState
+from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.cli.contract import main
 from airflow_provider_osai.learning.learner import learn
@@ -132,22 +134,32 @@ def test_documented_rows_stay_until_the_user_says_otherwise(run):
     assert "dataset.create" not in yaml.safe_load(document)
 
 
-def test_a_definition_confirms_rows_and_adds_those_that_were_not_seen(run, tmp_path):
-    style = STYLES["paged_numbers"]
-    with Sandbox(contract=apply_overrides(Contract(), str(style.contract))) as sandbox:
-        import httpx
+WITH_PATHS = [style for style in STYLES.values() if not style.query]
+ONE_ADDRESS = {"multipart_parts", "paged_cursors"}
+"""Styles whose jobs of all kinds have one address: the sandbox's definition states the body of one kind only."""
 
-        definition = tmp_path / "openapi.json"
+
+@pytest.mark.parametrize("style", WITH_PATHS, ids=lambda style: style.name)
+def test_a_definition_confirms_rows_and_adds_those_that_were_not_seen(style, run, tmp_path):
+    written = apply_overrides(Contract(), str(style.contract)) if style.contract else Contract()
+    definition = tmp_path / "openapi.json"
+    with Sandbox(contract=written) as sandbox:
         definition.write_bytes(httpx.get(f"{sandbox.base_url}/openapi.json").content)
-    code, document, _, _ = run(*recordings_of(style), "--definition", definition, answers=ANSWERS)
-    assert code == 0
+    _, document, _, _ = run(*recordings_of(style), "--definition", definition, answers=ANSWERS)
     contract = apply_overrides(Contract(), yaml.safe_load(document))
-    written = apply_overrides(Contract(), str(style.contract))
-    for kind in ("training", "conversion", "prediction", "device_rental"):
-        for verb in ("submit", "get"):
-            first, second = written[f"{kind}.{verb}"], contract[f"{kind}.{verb}"]
-            assert (first.method, first.path) == (second.method, second.path)
     assert "the definition does not have" not in document
+    seen = {"training", "conversion", "prediction"}
+    kinds = seen if style.name in ONE_ADDRESS else set(JobKind)
+    for name in (f"{kind}.{verb}" for kind in kinds for verb in ("submit", "get")):
+        first, second = written[name], contract[name]
+        assert (first.method, shape(first.path)) == (second.method, shape(second.path)), name
+    for name in set(yaml.safe_load(document)) & {"retraining.submit", "manipulation.get"}:
+        assert "from the definition only" in document.partition(f"\n{name}:")[0].rpartition("\n")[2]
+
+
+def shape(path):
+    """Return a path without the names of its placeholders."""
+    return re.sub(r"{[^}]*}", "{}", path)
 
 
 def test_a_notebook_adds_what_was_not_recorded(run):
