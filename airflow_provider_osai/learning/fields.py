@@ -328,7 +328,8 @@ def _map_progress(series: Mapping[Steps, _Series], mapped: Mapped, taken: set[St
     numbers = _numbers(found.values)
     top = max(numbers)
     scale = next(scale for scale in SCALES if top <= scale)
-    is_clear = top in (100, 1000) or any(0 < number < 1 for number in numbers) or scale > 1
+    ends_at_one = any(len(run) > 1 and run[0] == 0 and run[-1] == 1 for run in found.runs)
+    is_clear = ends_at_one or any(0 < number < 1 for number in numbers) or scale > 1
     doubt = None if is_clear else "whether it is a fraction or percent was not seen"
     if scale == 1:
         mapped.put("progress", found.steps, doubt)

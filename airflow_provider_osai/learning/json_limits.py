@@ -57,10 +57,10 @@ def load_bounded(path: Path, max_bytes: int, max_depth: int, max_values: int = M
     :param max_values: the maximum number of values, not counting what is inside strings.
     :raises OsaiContractError: if the file cannot be read, is not JSON, or exceeds a limit.
     """
-    try:
-        return parse_bounded(read_bounded(path, max_bytes), max_depth, max_values)
-    except _Problem as problem:
-        raise _error(path, str(problem)) from None
+    document, problem = _parsed(read_bounded(path, max_bytes), max_depth, max_values)
+    if problem is not None:
+        raise _error(path, problem)
+    return document
 
 
 def parse_bounded(content: bytes | str, max_depth: int, max_values: int = MAX_VALUES) -> Any:
@@ -70,22 +70,24 @@ def parse_bounded(content: bytes | str, max_depth: int, max_values: int = MAX_VA
     """
     if isinstance(content, str):
         content = content.encode("utf-8", "surrogatepass")
+    document, problem = _parsed(content, max_depth, max_values)
+    if problem is not None:  # raised here, since the decoder's error would keep the whole text alive
+        raise OsaiContractError(problem)
+    return document
+
+
+def _parsed(content: bytes, max_depth: int, max_values: int) -> tuple[Any, str | None]:
+    """Return the document, or why it is not read."""
     may_be_unstorable = any(sign in content for sign in (b"\\u", b"\xed", b"\0"))
     text = content.decode(json.detect_encoding(content), "replace")
     del content
     if _has_more_values(text, max_values):
-        raise _Problem(f"more than {max_values} values")
+        return None, f"more than {max_values} values"
     document, problem = _decode(text)
     del text
     if problem is None and _is_deeper(document, max_depth):
         problem = f"nested more than {max_depth} levels deep"
-    if problem is not None:  # raised here, since the decoder's error would keep the whole text alive
-        raise _Problem(problem)
-    return storable(document) if may_be_unstorable else document
-
-
-class _Problem(OsaiContractError):
-    """Why a text is not read, without the name of its file."""
+    return storable(document) if problem is None and may_be_unstorable else document, problem
 
 
 def _open_at_once(path: str, flags: int) -> int:

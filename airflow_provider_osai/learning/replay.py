@@ -11,7 +11,7 @@ import io
 import json
 import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -37,6 +37,8 @@ BASE: Final = "https://replay.invalid"
 TOKEN: Final = "replay-token"  # noqa: S105 - no secret: nothing checks it
 MAX_POLLS: Final = 1000
 """Polls of one job that are replayed."""
+MAX_REQUESTS: Final = 50
+"""Different requests of one operation that are replayed."""
 MAX_PROBLEM: Final = 300
 ORDER: Final = ("auth", "user", "dataset", "category", "upload", "image", "training", "retraining", "manipulation",
                 "conversion", "prediction", "device_rental", "model")  # fmt: skip
@@ -61,12 +63,11 @@ def _problems(contract: Contract, learned: Learned, row: Row, calls: list[Call])
             [each for each in learned.recording.exchanges if each.source.rpartition("#")[0] == recording]
         )
         with _client(contract, server) as client:
-            for fields in _distinct_fields(endpoint, own):
-                if isinstance(fields, str):
-                    yield fields
-                    continue
+            requests, unread = _distinct_requests(endpoint, own)
+            yield from unread
+            for fields, count in requests:
                 try:
-                    yield from _send(client, row.operation, fields, own)
+                    yield from _send(client, row.operation, fields, count)
                 except OsaiError as error:
                     yield _short(str(error))
                 yield from server.problems
@@ -108,21 +109,23 @@ def decoded_request(endpoint: Endpoint, exchange: Exchange) -> tuple[dict[str, A
         return f"{exchange.source} cannot be read: {_short(str(error))}"
 
 
-def _distinct_fields(endpoint: Endpoint, calls: list[Call]) -> Iterator[dict[str, Any] | str]:
-    """Yield the fields of each different request by our names, or why they cannot be read."""
-    seen: set[str] = set()
+def _distinct_requests(endpoint: Endpoint, calls: list[Call]) -> tuple[list[tuple[dict[str, Any], int]], list[str]]:
+    """Return the fields of each different request by our names with their number, and why others cannot be read."""
+    counts: Counter[str] = Counter()
+    requests: dict[str, dict[str, Any]] = {}
+    unread: list[str] = []
     for call in calls:
         decoded = decoded_request(endpoint, call.exchange)
         if isinstance(decoded, str):
-            yield decoded
+            unread.append(decoded)
             continue
         fields, unknown = decoded
         if unknown - set(fields) and isinstance(call.exchange.body, Mapping):
-            yield f"{call.exchange.source} also has {', '.join(sorted(map(str, unknown)))[:100]}"
+            unread.append(f"{call.exchange.source} also has {', '.join(sorted(map(str, unknown)))[:100]}")
         shown = json.dumps(fields, sort_keys=True, default=str)
-        if shown not in seen:
-            seen.add(shown)
-            yield fields
+        counts[shown] += 1
+        requests.setdefault(shown, fields)
+    return [(fields, counts[shown]) for shown, fields in list(requests.items())[:MAX_REQUESTS]], unread
 
 
 def _group(match: re.Match[str]) -> str:
@@ -130,11 +133,14 @@ def _group(match: re.Match[str]) -> str:
     return f"(?P<{name}>[^/]+?)"
 
 
-def _send(client: OsaiClient, operation: str, fields: Mapping[str, Any], calls: list[Call]) -> Iterator[str]:
-    """Send one request by the client's own method; yield what is wrong with the result."""
+def _send(client: OsaiClient, operation: str, fields: Mapping[str, Any], count: int) -> Iterator[str]:
+    """Send one request by the client's own method; yield what is wrong with the result.
+
+    :param count: how often it was recorded.
+    """
     thing, _, verb = operation.partition(".")
     if thing in set(JobKind):
-        yield from _send_job(client, JobKind(thing), verb, fields, calls)
+        yield from _send_job(client, JobKind(thing), verb, fields, count)
         return
     get = fields.get
     senders: Mapping[str, Callable[[], Any]] = {
@@ -168,9 +174,7 @@ def _upload(client: OsaiClient, fields: Mapping[str, Any]) -> Any:
     )
 
 
-def _send_job(
-    client: OsaiClient, kind: JobKind, verb: str, fields: Mapping[str, Any], calls: list[Call]
-) -> Iterator[str]:
+def _send_job(client: OsaiClient, kind: JobKind, verb: str, fields: Mapping[str, Any], count: int) -> Iterator[str]:
     if verb == "submit":
         given = {name: value for name, value in fields.items() if name not in ("reference", "webhookUrl")}
         try:
@@ -182,7 +186,7 @@ def _send_job(
         client.submit_job(request, str(fields.get("reference", "replay")))
     elif verb == "get":
         job = None
-        for _ in calls[:MAX_POLLS]:
+        for _ in range(min(count, MAX_POLLS)):
             job = client.get_job(kind, str(fields.get("id")))
             if job.is_terminal:
                 break

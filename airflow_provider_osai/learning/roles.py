@@ -179,6 +179,13 @@ class _Finder:
         self._own = [call for call in own if call.exchange.is_success or call.exchange.status in (301, 302, 303, 307)]
         self._all = calls
         self._roles = roles
+        self._users: dict[int, list[Call]] = defaultdict(list)
+        """The calls that use a value which may come from a call, by the number of the latter."""
+        for call in self._own:
+            for number in {source.call for use in call.uses for source in use.sources}:
+                self._users[number].append(call)
+        self._messages = [message for call in self._own for message in call.exchange.messages]
+        self._mentioned = {text for message in self._messages for text in _texts(message)}
         self._taken: set[int] = set()
         self._images: set[str] = set()
 
@@ -218,18 +225,19 @@ class _Finder:
         self._roles.add(operation, calls, doubts, thing)
 
     def _find_sign_in(self) -> None:
+        sent = {
+            token
+            for call in self._own
+            for value in call.exchange.request_headers.values()
+            for token in value.split()
+            if token.startswith(SECRET)
+        }
         for call in self._own:
-            exchange = call.exchange
-            returned = {str(value) for _, value in leaves(exchange.response) if str(value).startswith(SECRET)}
-            later = [other for other in self._own if other.number > call.number]
-            is_used = any(
-                token in value
-                for other in later
-                for value in other.exchange.request_headers.values()
-                for token in returned
-            )
-            by_name = is_sign_in_path(exchange)
-            if exchange.method == "POST" and ((returned and is_used) or (by_name and returned)):
+            if call.exchange.method != "POST":
+                continue
+            returned = {str(value) for _, value in leaves(call.exchange.response) if str(value).startswith(SECRET)}
+            is_used = bool(returned & sent)
+            if is_used or (returned and is_sign_in_path(call.exchange)):
                 self._take("auth.sign_in", [call], [] if is_used else ["found by its name: no request shows its token"])
                 break
         for call in self._free():
@@ -263,11 +271,8 @@ class _Finder:
         for call in self._free():
             if call.exchange.method == "GET" or (first is not None and call.number > first):
                 continue
-            users = {
-                (other.exchange.method, other.template)
-                for other in self._own
-                if other.number > call.number and other.all_uses_of(call.number)
-            }
+            users = {(other.exchange.method, other.template) for other in self._users[call.number]}
+            polls = Counter(other.template for other in self._users[call.number] if other.exchange.method == "GET")
             makers = [key for key in users if key[0] != "GET"]
             polls = Counter(
                 other.template
@@ -310,7 +315,13 @@ class _Finder:
         ]
         for group in sorted(categories, key=len, reverse=True)[:1]:
             if group:
-                is_used = any(image.all_uses_of(call.number) for image in images for call in group)
+                names = {value for call in group for _, value in leaves(call.exchange.body) if isinstance(value, str)}
+                is_used = any(image.all_uses_of(call.number) for image in images for call in group) or any(
+                    value in names
+                    for image in images
+                    for _, value in leaves(image.exchange.body)
+                    if isinstance(value, str)
+                )
                 doubts = [] if is_used else ["no image was sent with an id of it"]
                 self._take("category.create", group, doubts, dataset)
                 self._roles.categories += group
@@ -365,7 +376,7 @@ class _Finder:
 
     def _job_of(self, call: Call) -> JobTrace | None:
         """Return the job that a call submitted; ``None`` if nothing asked for it afterwards."""
-        later = [other for other in self._own if other.number > call.number and other.number not in self._taken]
+        later = [other for other in self._users[call.number] if other.number not in self._taken]
         polls: dict[str, list[Call]] = defaultdict(list)
         values: Counter[str] = Counter()
         for other in later:
@@ -391,7 +402,7 @@ class _Finder:
         if documents and _is_alike(call.exchange.response, documents[0]):
             documents.insert(0, call.exchange.response)
             is_first = True
-        for message in [message for other in self._own for message in other.exchange.messages]:
+        for message in self._messages:
             documents += [found for found in _objects(message) if value in _texts(found)][:1]
         return JobTrace(JobKind.TRAINING, call, value, gets, documents, cancel, has_submission=is_first)
 
@@ -402,11 +413,10 @@ class _Finder:
 
     def _pushed(self, call: Call) -> list[str]:
         """Return the ids of the call's response that WebSocket messages mention."""
-        mentioned = {text for other in self._own for message in other.exchange.messages for text in _texts(message)}
         found = []
         for steps, value in leaves(call.exchange.response):
             name = str(steps[-1]) if steps else "id"
-            if is_id_name(name) and str(value) in mentioned and not isinstance(value, bool):
+            if is_id_name(name) and str(value) in self._mentioned and not isinstance(value, bool):
                 found.append(str(value))
         return found
 
