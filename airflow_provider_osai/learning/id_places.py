@@ -68,22 +68,22 @@ class IdPlaces:
         own = {use.steps[0]: our for our, uses in found.items() for use in uses if use.place == "path"}
         if is_job and name.startswith("device_rental.") and self._device_segment in segments:
             templates[segments.index(self._device_segment)] = "{}"
-        others = [index for index, part in enumerate(templates) if "{}" in part and index not in own]
-        joined = is_job and bool(others)
+        parts = [index for index, part in enumerate(templates) if "{}" in part]
+        submit = self._submission_of(name, call) if is_job else None
+        fields = {index: self._parent_field(submit, segments[index].partition(":")[0], name) for index in parts}
+        joined = any(fields[index] is not None for index in parts if index not in own)
         number = 0
         for index, part in enumerate(templates):
             if "{}" not in part:
                 continue
-            if joined:
+            parent = "" if index in own else fields.get(index)
+            if joined and parent is not None:
                 number += 1
                 templates[index] = part.replace("{}", f"{{id.{number}}}")
-                if index not in own:
-                    parents.append(self._parent_field(name, segments[index].partition(":")[0], call))
-                else:
-                    parents.append("")
+                parents.append(parent)
             elif index in own:
                 templates[index] = part.replace("{}", f"{{{own[index]}}}")
-            else:
+            else:  # a constant of the account, such as the id of its project
                 templates[index] = part.replace("{}", segments[index].partition(":")[0])
         path = "/" + "/".join(templates)
         if name == "device_rental.submit" and self._device_segment is not None:
@@ -149,16 +149,22 @@ class IdPlaces:
         sent = {str(value) for _, value in leaves(role.calls[0].exchange.body) if isinstance(value, str)}
         return "/".join("{target}" if part in sent else part for part in path.split("/"))
 
-    def _parent_field(self, name: str, value: str, call: Call) -> str:
-        """Return the field of the submission that has a value which is in the path of the job, too."""
-        submit = self._seen.roles.operations.get(name.partition(".")[0] + ".submit")
-        if submit is not None:
-            for our, thing in THINGS.get(submit.operation, ()):
-                for use in submit.calls[0].uses:
-                    if use.value == value and any(
-                        self.is_thing(source, thing, use, submit.operation) for source in use.sources
-                    ):
-                        return f"${our}"
-            if submit.operation == "device_rental.submit":
-                return "$device"
-        return "?"
+    def _submission_of(self, name: str, call: Call) -> Call | None:
+        """Return the submission of the job that a call is about."""
+        values = {use.value for use in call.uses}
+        kind = name.partition(".")[0]
+        jobs = (job for job in self._seen.roles.jobs if job.kind == kind and job.value in values)
+        job = next((job for job in jobs if job.submit.recording == call.recording), None)
+        return job.submit if job is not None else None
+
+    def _parent_field(self, submit: Call | None, value: str, name: str) -> str | None:
+        """Return the field of the submission that has a value which is in the path of the job, too; ``None``: none."""
+        if submit is None:
+            return None
+        operation = name.partition(".")[0] + ".submit"
+        for our, thing in THINGS.get(operation, ()):
+            for use in submit.uses:
+                if use.value == value and any(self.is_thing(source, thing, use, operation) for source in use.sources):
+                    return f"${our}"
+        is_device = operation == "device_rental.submit" and value == self._device_segment
+        return "$device" if is_device else None

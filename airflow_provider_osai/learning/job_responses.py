@@ -74,10 +74,14 @@ class JobResponses:
             return {"id": None, "status": "@", **own}
         if is_missing:
             doubts.append(f"{result}: no response had it; if it is the job's own id, add {result}: $id")
-        found = list_in(exchange.response)
-        if found is not None and not found[0] and "id" in mapped.steps:
+        response = {**mapped.rules, "id": None} if parents else dict(mapped.rules)
+        if any(job.is_listed and job.kind is kind for job in self._seen.roles.jobs):
             rules["pick"] = True
-        return {**mapped.rules, "id": None} if parents else dict(mapped.rules)
+            rules.get("request", {}).pop("id", None)
+            found = list_in(self._seen.inside(exchange.response))
+            if found is not None and found[0] and path_text(found[0]) != "items":
+                response["items"] = path_text(found[0])
+        return response
 
     def listed(self, kind: JobKind, item: Any, response: dict[str, Any], doubts: list[str]) -> None:
         """Add the rules of an item of a list of jobs; it may lack an object in which a poll has the job."""

@@ -28,6 +28,8 @@ __all__ = ["Learned", "Row", "learn", "path_by_analogy"]
 
 SUCCESS: Final = ("success", "isSuccess", "succeeded", "ok")
 """Names of flags that tell whether a request succeeded."""
+LONG_ID: Final = re.compile(r"(?=.*\d)[\w-]{8,}")
+"""A segment that is no word."""
 FORGERY: Final = re.compile("xsrf|csrf|forgery", re.IGNORECASE)
 
 
@@ -154,15 +156,19 @@ class _Learner:
         ids, path, parents = self._ids.find(name, call)
         if path != default.path:
             rules["path"] = path
+        if constant := [part for part in path.split("/") if LONG_ID.fullmatch(part)]:
+            doubts.append(
+                f"the path has {', '.join(constant)}, which no response had before: the same for all requests?"
+            )
         endpoint = replace(default, method=exchange.method, path=path)
-        request = self._requests.learn(role, endpoint, ids, rules, doubts)
-        if request:
-            rules["request"] = request
+        rules["request"] = self._requests.learn(role, endpoint, ids, rules, doubts)
         if exchange.encoding in ("form", "multipart") and name != "upload.image":
             rules["encoding"] = exchange.encoding
         response = self._responses.learn(role, parents, rules, doubts)
         if response:
             rules["response"] = response
+        if not rules["request"]:
+            del rules["request"]
         return rules, doubts
 
     def _learn_errors(self) -> None:

@@ -21,7 +21,7 @@ import httpx
 from airflow_provider_osai.api.calls import FilePart
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.contract import JOB_REQUESTS, Contract, Endpoint
-from airflow_provider_osai.api.errors import OsaiError
+from airflow_provider_osai.api.errors import OsaiContractError, OsaiError
 from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.api.settings import OsaiSettings
@@ -46,12 +46,25 @@ ORDER: Final = ("auth", "user", "dataset", "category", "upload", "image", "train
 
 def prove(learned: Learned) -> None:
     """Replay each row, and write what does not work to its ``proof``."""
+    _drop_invalid(learned)
     contract = apply_overrides(Contract(), json.loads(json.dumps(learned.document)))
     for name, row in sorted(learned.rows.items(), key=lambda item: ORDER.index(item[0].partition(".")[0])):
         role = learned.roles.operations.get(name)
         if row.rules is None or role is None:
             continue
         row.proof = list(dict.fromkeys(_problems(contract, learned, row, role.calls)))
+
+
+def _drop_invalid(learned: Learned) -> None:
+    """Take rows out whose rules do not make a valid document, and say so."""
+    for name, row in list(learned.rows.items()):
+        try:
+            apply_overrides(Contract(), json.loads(json.dumps({name: row.rules})))
+        except OsaiContractError as error:
+            learned.notes.append(
+                f"{name} was seen ({', '.join(row.entries[:3])}), but not understood: {_short(str(error))}"
+            )
+            del learned.rows[name]
 
 
 def _problems(contract: Contract, learned: Learned, row: Row, calls: list[Call]) -> Iterator[str]:

@@ -15,7 +15,8 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.learning.provenance import Call, Source
 from airflow_provider_osai.learning.recording import FILE
 from airflow_provider_osai.learning.redaction import SECRET, is_sign_in_path
-from airflow_provider_osai.learning.values import Steps, at, is_id_name, leaves, same_thing, words
+from airflow_provider_osai.learning.values import Steps, at, is_id_name, leaves, same_thing, similarity, words
+from airflow_provider_osai.learning.vocabulary import RESPONSE
 
 __all__ = ["ENDING", "KIND_WORDS", "MAKERS", "JobTrace", "Role", "Roles", "find_roles", "list_in"]
 
@@ -98,6 +99,7 @@ class JobTrace:
     :param value: its id, or the part of it that the submission returned.
     :param documents: the responses about it, in the order of time; pushed messages, too.
     :param has_submission: whether the first of them is the response to the submission.
+    :param is_listed: whether they are items of lists, since the job has no operation of its own.
     :param is_used: whether a later request has its id in another role than that of the job.
     """
 
@@ -108,6 +110,7 @@ class JobTrace:
     documents: list[Any] = field(default_factory=list)
     cancel: Call | None = None
     has_submission: bool = False
+    is_listed: bool = False
     is_used: bool = False
     doubts: list[str] = field(default_factory=list)
 
@@ -184,6 +187,7 @@ class _Finder:
         for call in self._own:
             for number in {source.call for use in call.uses for source in use.sources}:
                 self._users[number].append(call)
+        self._lists = [call for call in self._own if call.exchange.method == "GET" and call.exchange.form == "json"]
         self._messages = [message for call in self._own for message in call.exchange.messages]
         self._mentioned = {text for message in self._messages for text in _texts(message)}
         self._taken: set[int] = set()
@@ -272,13 +276,12 @@ class _Finder:
             if call.exchange.method == "GET" or (first is not None and call.number > first):
                 continue
             users = {(other.exchange.method, other.template) for other in self._users[call.number]}
-            polls = Counter(other.template for other in self._users[call.number] if other.exchange.method == "GET")
-            makers = [key for key in users if key[0] != "GET"]
             polls = Counter(
                 other.template
-                for other in self._own
-                if other.exchange.method == "GET" and other.all_uses_of(call.number) and other.number > call.number
+                for other in self._users[call.number]
+                if other.exchange.method == "GET" and any(self._best_maker(use.sources, call) for use in other.uses)
             )
+            makers = [key for key in users if key[0] != "GET"]
             if not makers or (not images and max(polls.values(), default=0) > 1):
                 continue
             score = (len(users), -call.number)
@@ -391,7 +394,7 @@ class _Finder:
                     break
         pushed = self._pushed(call)
         if not polls and not pushed:
-            return None
+            return self._job_in_lists(call, later)
         if not values:
             values.update(pushed)
         value = values.most_common(1)[0][0]
@@ -405,6 +408,28 @@ class _Finder:
         for message in self._messages:
             documents += [found for found in _objects(message) if value in _texts(found)][:1]
         return JobTrace(JobKind.TRAINING, call, value, gets, documents, cancel, has_submission=is_first)
+
+    def _job_in_lists(self, call: Call, later: Sequence[Call]) -> JobTrace | None:
+        """Return the job that a call submitted, if it is watched in a list that is read again and again."""
+        ids = {str(value) for steps, value in leaves(call.exchange.response) if value is not None and _names_id(steps)}
+        polls: dict[tuple[str, str], list[tuple[Call, Any]]] = defaultdict(list)
+        for other in self._lists:
+            items = (list_in(other.exchange.response) or ((), ()))[1]
+            for item in items if other.number > call.number and ids else ():
+                own = _own_id(item, _tail(other))
+                if own in ids and isinstance(item, Mapping):
+                    polls[other.template, own].append((other, item))
+        (_, value), seen = max(polls.items(), key=lambda pair: len(pair[1]), default=(("", ""), []))
+        documents = [item for _, item in seen]
+        is_watched = len(documents) > 1 and any(item != documents[0] for item in documents)
+        has_status = any(
+            similarity(str(steps[-1]), RESPONSE["status"]) >= 1 for steps, _ in leaves(documents[:1]) if steps
+        )
+        if not is_watched or not has_status:
+            return None
+        gets = [get for get, _ in seen]
+        cancel = self._cancel_of(call, value, later)
+        return JobTrace(JobKind.TRAINING, call, value, gets, documents, cancel, is_listed=True)
 
     def _best_maker(self, sources: Sequence[Source], call: Call) -> bool:
         """Whether a call is the most likely of the sources that made something."""
