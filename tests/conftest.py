@@ -49,6 +49,14 @@ class _Collector(logging.Handler):
 
 
 @pytest.fixture(autouse=True)
+def no_earlier_responses():
+    """Forget what was watched of servers of earlier tests: a later one may have the same port."""
+    from airflow_provider_osai.api import response_watch
+
+    response_watch._watches.clear()
+
+
+@pytest.fixture(autouse=True)
 def logged(capfd):
     """Return what was logged so far, at DEBUG. When the test ends, no secret may be in it."""
     collector = _Collector()
