@@ -161,7 +161,7 @@ def merge_recordings(
 
 
 def _in_order(exchanges: list[Exchange]) -> list[Exchange]:
-    """Sort by file, and in it by time: the files are told apart by the order in which they were given."""
+    """Sort by file, in the order in which they were given, and in each by time."""
     files = list(dict.fromkeys(exchange.source.rpartition("#")[0] for exchange in exchanges))
     rank = {name: number for number, name in enumerate(files)}
     return sorted(exchanges, key=lambda exchange: (rank[exchange.source.rpartition("#")[0]], exchange.time))

@@ -274,7 +274,7 @@ def _body(request: httpx.Request) -> Any:
 
 
 def _alike(recorded: Any, sent: Any) -> bool:
-    """Whether two bodies say the same: numbers and their texts are told apart, and missing and ``null`` are not."""
+    """Whether two bodies say the same. A number differs from its text; a missing field equals ``null``."""
     if isinstance(recorded, Mapping) and isinstance(sent, Mapping):
         names = {*recorded, *sent}
         return all(_alike(recorded.get(name), sent.get(name)) for name in names)

@@ -600,7 +600,7 @@ class _Finder:
 
 
 def _tail(call: Call) -> str:
-    """Return the last part of a path that is no id."""
+    """Return the last part of a path that is not an id."""
     return call.template.replace("{}", "").rstrip("/").rpartition("/")[2]
 
 

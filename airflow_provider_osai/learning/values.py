@@ -113,7 +113,7 @@ def similarity(name: str, vocabulary: Mapping[str, float]) -> float:
 
 
 def time_unit(value: Any) -> str | None:
-    """Return the unit of a point in time, as in contract documents; ``iso`` for a text; ``None`` if it is no time."""
+    """Return the unit of a time, as in contract documents; ``iso`` for a text; ``None`` if it is not a time."""
     if isinstance(value, bool):
         return None
     if isinstance(value, (int, float)):
@@ -125,7 +125,7 @@ def time_unit(value: Any) -> str | None:
 
 
 def time_seconds(value: Any) -> float | None:
-    """Return a point in time in seconds since 1970; ``None`` if it is no time."""
+    """Return a point in time in seconds since 1970; ``None`` if it is not a time."""
     unit = time_unit(value)
     if unit == "iso":
         moment = _moment(value)
