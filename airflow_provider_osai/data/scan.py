@@ -138,7 +138,7 @@ def scan_source(
         source and with its folder's name. The first match takes precedence over the folder's name.
     :param min_images_per_category: minimum number of images; OSAI trains on at least 3. 0 accepts any number.
     :param annotations: whether to read COCO, YOLO and Pascal VOC files.
-    :raises OsaiArgumentError: if there is no image, or if categories have too few; the message names all of them.
+    :raises OsaiArgumentError: if there are no images, or if categories have too few; the message names all of them.
     """
     files = source.files()
     invalid: dict[str, str] = {}
