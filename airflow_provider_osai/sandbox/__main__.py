@@ -71,8 +71,9 @@ def _run(options: argparse.Namespace, token: str | None) -> int:
         sys.stdout.write(json.dumps(details) + "\n")
         sys.stdout.flush()
         if sys.stderr.isatty():  # a command for a person to paste
-            sys.stderr.write(f"export AIRFLOW_CONN_OSAI_DEFAULT='{_connection(sandbox)}'\n")
-            sys.stderr.write(f"Portal: {sandbox.portal_url}/portal\n")
+            sys.stderr.write(
+                f"export AIRFLOW_CONN_OSAI_DEFAULT='{_connection(sandbox)}'\nPortal: {sandbox.portal_url}/portal\n"
+            )
         stopped.wait()
     return 0
 

@@ -149,8 +149,11 @@ def test_in_a_terminal_the_sandbox_prints_the_connection_to_paste():
         line = json.loads(sandbox.stdout.readline())
         with os.fdopen(ours) as terminal:
             name, _, value = terminal.readline().strip().removeprefix("export ").partition("=")
+            portal = terminal.readline().strip()
             sandbox.terminate()
         assert sandbox.wait(30) == 0
     assert name == "AIRFLOW_CONN_OSAI_DEFAULT"
+    assert portal.startswith("Portal: http://127.0.0.1:")
+    assert portal.endswith("/portal")
     (value,) = shlex.split(value)
     assert json.loads(value) == {"conn_type": "osai", "password": "t", "extra": {"base_url": line["base_url"]}}
