@@ -45,6 +45,8 @@ EVALUATED: Final = "osai_evaluated"
 """The XCom with the metrics of each model evaluated in this try; ``None`` for a model that OSAI does not have."""
 EVALUATING: Final = "osai_evaluating"
 """The XCom with the id of the model that is being evaluated."""
+EVALUATION_JOBS: Final = "osai_evaluation_jobs"
+"""The XCom with the job id of each evaluation by model id, for the gate page."""
 MAX_CONFIDENCE: Final = 1.0
 """The ``min_confidence`` of an evaluation: next to no labels are written, so the dataset stays almost unchanged."""
 TASK_DEFAULTS: Final[Mapping[str, Any]] = {"max_active_tis_per_dag": 1}
@@ -135,6 +137,7 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         self.allow_different_data = allow_different_data
         self._model_id = ""
         self._evaluations: dict[str, Any] = {}
+        self._evaluation_jobs: dict[str, str] = {}
 
     def build_policy(self) -> PromotionPolicy:
         """Return the promotion policy."""
@@ -169,12 +172,14 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         with fail_without_retry():
             self._must_read_assets(context)
             self._evaluations = {}
+            self._evaluation_jobs = {}
             return self._decide(context)
 
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Continue after an evaluation."""
         with fail_without_retry():
             self._evaluations = dict(self._pull_own_xcom(context, EVALUATED) or {})
+            self._evaluation_jobs = dict(self._pull_own_xcom(context, EVALUATION_JOBS) or {})
             model_id = str(self._pull_own_xcom(context, EVALUATING))
             self._evaluate(context, model_id, partial(super().execute_complete, context, event))
             return self._decide(context)
@@ -271,7 +276,10 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         """
         metrics = None
         try:
-            metrics = evaluate()["metrics"]
+            result = evaluate()
+            metrics = result["metrics"]
+            self._evaluation_jobs[model_id] = result["job_id"]
+            context["ti"].xcom_push(key=EVALUATION_JOBS, value=self._evaluation_jobs)
         except (AirflowFailException, OsaiJobFailed) as error:
             cause = error.__cause__ if isinstance(error, AirflowFailException) else error
             current = current_champion(asset_event_extras(context, self.champion))

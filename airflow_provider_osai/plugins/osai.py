@@ -1,4 +1,4 @@
-"""The Airflow plugin, which mounts the webhook app and the job pages in the API server."""
+"""The Airflow plugin, which mounts the webhook app and the pages in the API server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["PANELS", "OsaiPlugin"]
+__all__ = ["PAGES", "OsaiPlugin"]
 
-PANELS: Final = "/osai-jobs"
-"""URL prefix under which the API server mounts the job pages."""
+PAGES: Final = "/osai-jobs"
+"""URL prefix under which the API server mounts the pages."""
 
 
 class _LazyApp:
@@ -49,10 +49,10 @@ def _create_webhook_app() -> FastAPI:
     return create_app()
 
 
-def _create_panel() -> FastAPI:
-    from airflow_provider_osai.plugins.panel import create_panel  # see _LazyApp
+def _create_pages() -> FastAPI:
+    from airflow_provider_osai.plugins.pages.app import create_pages  # see _LazyApp
 
-    return create_panel()
+    return create_pages()
 
 
 def _redact_token(scope: Scope) -> None:
@@ -64,25 +64,32 @@ def _redact_token(scope: Scope) -> None:
 
 
 class OsaiPlugin(AirflowPlugin):
-    """Mounts the webhook app below ``/osai`` and the job pages below ``/osai-jobs``, and links the pages in the UI."""
+    """Mounts the webhook app below ``/osai`` and the pages below ``/osai-jobs``, and links the pages in the UI."""
 
     name = "osai"
     fastapi_apps = [  # noqa: RUF012 - declared by AirflowPlugin
         {"app": _LazyApp(_create_webhook_app, _redact_token), "url_prefix": PREFIX, "name": "OSAI webhooks"},
-        {"app": _LazyApp(_create_panel), "url_prefix": PANELS, "name": "OSAI jobs"},
+        {"app": _LazyApp(_create_pages), "url_prefix": PAGES, "name": "OSAI jobs"},
     ]
     external_views = [  # noqa: RUF012 - same
         {
-            "name": "OSAI job",
-            "href": f"{PANELS}/task/{{DAG_ID}}/{{RUN_ID}}/{{TASK_ID}}/{{MAP_INDEX}}",
+            "name": "OSAI",
+            "href": f"{PAGES}/task/{{DAG_ID}}/{{RUN_ID}}/{{TASK_ID}}/{{MAP_INDEX}}",
             "destination": "task_instance",
             "url_route": "osai_job",
         },
         {
             "name": "OSAI jobs",
-            "href": f"{PANELS}/",
+            "href": f"{PAGES}/",
             "destination": "nav",
             "category": "browse",
             "url_route": "osai_jobs",
+        },
+        {
+            "name": "OSAI models",
+            "href": f"{PAGES}/models",
+            "destination": "nav",
+            "category": "browse",
+            "url_route": "osai_models",
         },
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,6 +109,24 @@ class FakeTaskInstance:
     def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
         assert (task_ids, map_indexes) == (self.task_id, self.map_index)
         return self.xcoms.get(key)
+
+
+@pytest.fixture(scope="module")
+def auth_manager():
+    from tests.airflow.pages import fake_auth_manager  # slow to import
+
+    with fake_auth_manager() as manager:
+        yield manager
+
+
+@pytest.fixture
+def browser(auth_manager, monkeypatch):
+    """Create clients of the pages, each signed in as a user."""
+    from tests.airflow.pages import Browsers  # slow to import
+
+    monkeypatch.setattr("airflow_provider_osai.plugins.pages.app.FIRST_WAIT", 30.0)  # on a slow machine
+    with ExitStack() as stack:
+        yield Browsers(auth_manager, stack)
 
 
 @pytest.fixture

@@ -520,7 +520,7 @@ def test_plugin_hides_the_token_from_the_access_log(webhooks, tasks, caplog):
 
     from airflow_provider_osai.plugins.osai import OsaiPlugin
 
-    mounted, _panel = OsaiPlugin.fastapi_apps
+    mounted, _pages = OsaiPlugin.fastapi_apps
     server = Starlette(routes=[Mount(mounted["url_prefix"], app=mounted["app"])])
     probe = seal(WebhookProbe("osai_default", "nonce").sign([SECRET]), DEPLOYMENT)
     with caplog.at_level(logging.INFO, logger="uvicorn.access"), served(server, access_log=True) as url:

@@ -1,4 +1,4 @@
-"""Airflow's UI in a browser: the connection form, the job pages, the portal link, and the graphs of the examples.
+"""Airflow's UI in a browser: the connection form, the pages, the portal link, and the graphs of the examples.
 
 With ``OSAI_PICTURES=1``, the screenshots of the docs are recreated (docs/pictures).
 """
@@ -104,28 +104,67 @@ def run_id(airflow, images):
 def open_job_page(page: Page, airflow: WholeAirflow, run_id: str):
     """Open the job page of the run's training through the tab on the task's page."""
     page.goto(f"{airflow.url}/dags/{DAG}/runs/{run_id}/tasks/train_model")
-    page.get_by_role("link", name="OSAI job", exact=True).click()
+    page.get_by_role("link", name="OSAI", exact=True).click()
     return page.frame_locator("iframe")
 
 
 def test_job_page_shows_a_training_that_has_ended(page, airflow, osai, run_id):
-    """Its state, metrics and curves, in the color scheme of Airflow's page."""
+    """Its state, metrics and curves, in the colors and the font of Airflow's page."""
     job = airflow.xcom(DAG, run_id, "train_model")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         frame = open_job_page(page, airflow, run_id)
-        expect(frame.get_by_text(f"OSAI training {job['job_id']}")).to_be_visible()
-        expect(frame.locator(".state")).to_have_text("succeeded")
+        expect(frame.get_by_role("heading", name=f"OSAI training {job['job_id']}")).to_be_visible()
+        expect(frame.locator(".state")).to_have_text(["OSAI succeeded", "Airflow task success"])
         expect(frame.locator(".badge")).to_have_count(0)
         expect(frame.locator("canvas")).to_have_count(2)
         expect(frame.get_by_text(job["model_id"])).to_be_visible()
         is_dark = page.evaluate("document.documentElement.classList.contains('dark')")
         assert frame.locator("html").evaluate("page => page.classList.contains('dark')") is is_dark
-        portal = frame.get_by_role("link", name="Open in the OSAI portal")
-        expect(portal).to_have_attribute("href", f"{osai.portal_url}/trainings/{job['job_id']}")
+        font, color = (f"element => getComputedStyle(element).{name}" for name in ("fontFamily", "backgroundColor"))
+        assert frame.locator("body").evaluate(font) == page.locator("body").evaluate(font)
+        outer = [page.locator(tag).evaluate(color) for tag in ("body", "html")]
+        opaque = [each for each in outer if each != "rgba(0, 0, 0, 0)"]
+        assert not opaque or frame.locator("body").evaluate(color) == opaque[0]
         page.wait_for_timeout(500)
         screenshot(page, f"panel-{scheme}")
     page.emulate_media(color_scheme="light")
+
+
+def test_links_lead_out_of_the_frame(page, airflow, osai, run_id):
+    """To the portal in a new tab, and to another task in this one, which Airflow's frame itself forbids."""
+    job_id = airflow.xcom(DAG, run_id, "train_model")["job_id"]
+    frame = open_job_page(page, airflow, run_id)
+    with page.expect_popup() as popup:
+        frame.get_by_role("link", name="Open in the OSAI portal").click()
+    assert popup.value.url == f"{osai.portal_url}/trainings/{job_id}"
+    popup.value.close()
+    frame.get_by_role("link", name="convert_model").click()
+    page.wait_for_url(f"**/dags/{DAG}/runs/**/tasks/convert_model**")
+
+
+def test_roll_back_button_makes_an_earlier_model_the_champion(page, airflow):
+    """On Browse > OSAI models, with an event that Airflow's REST API creates."""
+    assets = airflow._get("/api/v2/assets?uri_pattern=osai://eu/models/digits")["assets"]
+    (asset_id,) = (asset["id"] for asset in assets if asset["uri"] == "osai://eu/models/digits")
+    for model_id in ("model-1", "model-2"):
+        extra = {"model_id": model_id, "metrics": {"accuracy": 0.9}, "measured_on": "holdout"}
+        airflow._send("POST", "/api/v2/assets/events", {"asset_id": asset_id, "extra": extra})
+    page.goto(airflow.url)
+    page.get_by_role("button", name="Browse").click()
+    page.get_by_role("menuitem", name="OSAI models").click()
+    frame = page.frame_locator("iframe")
+    frame.get_by_role("link", name="osai://eu/models/digits", exact=True).click()
+    expect(frame.locator("header")).to_contain_text("Champion: model-2")
+    frame.get_by_role("row").filter(has_text="model-1").get_by_role("button", name="Roll back").click()
+    dialog = frame.get_by_role("dialog")
+    expect(dialog).to_contain_text("Make model model-1 the champion")
+    dialog.get_by_role("button", name="Roll back").click()
+    expect(frame.locator("header")).to_contain_text("Champion: model-1")
+    expect(frame.locator("tbody tr").first).to_contain_text("rolled back")
+    latest = airflow._get(f"/api/v2/assets/events?asset_id={asset_id}&order_by=-timestamp&limit=1")["asset_events"][0]
+    assert latest["extra"] | {"from_rest_api": True} == latest["extra"]
+    assert (latest["extra"]["model_id"], latest["extra"]["measured_on"]) == ("model-1", "holdout")
 
 
 def test_job_page_updates_while_a_training_runs(page, airflow, osai, images):
@@ -141,10 +180,10 @@ def test_job_page_updates_while_a_training_runs(page, airflow, osai, images):
                 break
             page.wait_for_timeout(200)
         frame = open_job_page(page, airflow, run_id)
-        expect(frame.locator(".state")).to_have_text("running")
+        expect(frame.locator(".state").first).to_have_text("OSAI running")
         expect(frame.locator(".badge")).to_have_text("simulated")
         osai.control.end(new[0])
-        expect(frame.locator(".state")).to_have_text("succeeded")
+        expect(frame.locator(".state").first).to_have_text("OSAI succeeded")
     finally:
         osai.control.script("training")
     assert airflow.wait(DAG, run_id, timeout=180) == "success", airflow.failures(DAG, run_id)
@@ -158,7 +197,7 @@ def test_menu_leads_to_the_list_of_recent_jobs(page, airflow, run_id):
     frame = page.frame_locator("iframe")
     job_id = airflow.xcom(DAG, run_id, "train_model")["job_id"]
     frame.get_by_role("link", name=f"training {job_id}").click()
-    expect(frame.locator(".state")).to_have_text("succeeded")
+    expect(frame.locator(".state").first).to_have_text("OSAI succeeded")
 
 
 def test_button_on_the_task_page_opens_the_job_in_the_portal(page, airflow, osai, run_id):

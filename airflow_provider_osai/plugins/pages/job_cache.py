@@ -1,4 +1,4 @@
-"""Caches jobs for the job page, with rate and concurrency limits, so that many viewers cause few requests to OSAI."""
+"""Caches jobs for the run page, with rate and concurrency limits, so that many viewers cause few requests to OSAI."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["JobCache", "JobUnavailable", "JobView", "read_job"]
 
-CACHE_TTL: Final = 2.5
+CACHE_TTL: Final = 3.0
 """Seconds for which a job that has not ended is cached."""
 ENDED_TTL: Final = 30.0
 """Seconds for which a job that has ended is cached."""
@@ -44,10 +44,12 @@ class JobUnavailable(Exception):
     """A job cannot be shown. The message is for viewers of the page and contains nothing of the connection.
 
     :param is_final: whether another read soon would fail in the same way.
+    :param is_pending: whether the read still goes on.
     """
 
-    def __init__(self, message: str, *, is_final: bool) -> None:
+    def __init__(self, message: str, *, is_final: bool, is_pending: bool = False) -> None:
         self.is_final = is_final
+        self.is_pending = is_pending
         super().__init__(message)
 
 
@@ -140,7 +142,7 @@ class JobCache:
             return JobUnavailable(f"OSAI did not respond within {READ_TIMEOUT:.0f} s.", is_final=False)
         except Exception as error:  # a secrets backend may raise anything
             reason = str(error) if isinstance(error, OsaiError) else type(error).__name__
-            log.warning("The job page cannot read a job through connection %s: %s", osai_conn_id, reason)
+            log.warning("The run page cannot read a job through connection %s: %s", osai_conn_id, reason)
             return _for_viewers(error)
 
 

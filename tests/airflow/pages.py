@@ -1,0 +1,78 @@
+"""The pages as a signed-in user gets them: a client for tests, and what a page shows."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+from airflow.api_fastapi import app as airflow_app
+from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
+from airflow.api_fastapi.auth.managers.simple.simple_auth_manager import SimpleAuthManager
+from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+from starlette.testclient import TestClient
+
+from airflow_provider_osai.plugins.pages.app import create_pages
+
+
+class FakeAuthManager(SimpleAuthManager):
+    """Lets "stranger" read no Dag, "no_xcoms" no XCom, and "no_assets" no asset."""
+
+    def is_authorized_dag(self, *, method, user, access_entity=None, details=None):
+        if user.get_id() == "stranger" or (user.get_id(), access_entity) == ("no_xcoms", DagAccessEntity.XCOM):
+            return False
+        return super().is_authorized_dag(method=method, user=user, access_entity=access_entity, details=details)
+
+    def is_authorized_asset(self, *, method, user, details=None):
+        if user.get_id() == "no_assets":
+            return False
+        return super().is_authorized_asset(method=method, user=user, details=details)
+
+
+@contextmanager
+def fake_auth_manager() -> Iterator[FakeAuthManager]:
+    """Make Airflow use the fake auth manager."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "for these tests only, " * 4)
+        manager = FakeAuthManager()
+        # Airflow 3.1 stores the manager in auth_manager, newer versions in the private _AuthManagerState.instance.
+        state = getattr(airflow_app, "_AuthManagerState", None)
+        patch.setattr(*((state, "instance") if state else (airflow_app, "auth_manager")), manager)
+        assert airflow_app.get_auth_manager() is manager
+        yield manager
+
+
+def token(manager: FakeAuthManager, name: str, role: str = "VIEWER") -> str:
+    """Return the access token of a user."""
+    return manager.generate_jwt(SimpleAuthManagerUser(username=name, role=role))
+
+
+class Browsers:
+    """Creates clients of the pages."""
+
+    def __init__(self, manager: FakeAuthManager, stack: ExitStack) -> None:
+        self._manager = manager
+        self._stack = stack
+
+    def __call__(self, name: str | None = "viewer", role: str = "VIEWER", **options: Any) -> TestClient:
+        """Return a client that is signed in as the named user; ``None``: not signed in."""
+        # Entering the client makes all requests run on one event loop, as in the API server.
+        client = self._stack.enter_context(TestClient(create_pages(**options)))
+        if name:
+            client.headers["Authorization"] = f"Bearer {token(self._manager, name, role)}"
+        return client
+
+
+def text_of(response: Any) -> str:
+    """Return the text of a page without its markup, with single spaces."""
+    assert response.status_code == 200, response.text
+    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", response.text)).split())
+
+
+def charts_of(response: Any) -> list[dict[str, Any]]:
+    """Return the data of the charts of a page."""
+    return [json.loads(html.unescape(chart)) for chart in re.findall(r'data-chart="([^"]*)"', response.text)]
