@@ -357,7 +357,7 @@ def _decode_one(endpoint: Endpoint, item: Any, headers: Mapping[str, str], sent:
         decoded = {name: value for name, value in item.items() if name not in hidden}
     for reading in endpoint.rules.readings:
         if reading.rule is None:
-            decoded.pop(reading.name, None)
+            decoded = _unread(decoded, reading.steps)
             if reading.name == "id" and sent.get("id") is not None:
                 decoded["id"] = sent["id"]
             continue
@@ -373,6 +373,16 @@ def _decode_one(endpoint: Endpoint, item: Any, headers: Mapping[str, str], sent:
         else:
             decoded = put_value(decoded, reading.steps, value)
     return dict(decoded)
+
+
+def _unread(decoded: Any, steps: Sequence[str]) -> Any:
+    """Return *decoded* without the field at *steps*; the objects around it stay, and those of the response as well."""
+    first, *rest = steps
+    if not isinstance(decoded, dict) or first not in decoded:
+        return decoded
+    if rest:
+        return {**decoded, first: _unread(decoded[first], rest)}
+    return {name: value for name, value in decoded.items() if name != first}
 
 
 def unreadable_fields(

@@ -192,6 +192,21 @@ class TestResponses:
         expression = {"response": {"result.metrics.accuracy": {"name": "scores[?n=='accuracy'].v | [0]", "write": {}}}}
         assert self.read(expression, document).result.metrics == {"accuracy": 0.9}
 
+    @pytest.mark.parametrize("field", ["result.metrics", "result.metrics.accuracy", "progress"])
+    def test_a_field_that_is_null_is_not_read(self, field):
+        document = {"id": 7, "status": "x", "progress": 0.5, "result": {"modelId": "m", "metrics": {"accuracy": 0.9}}}
+        kept = {**document["result"], "metrics": dict(document["result"]["metrics"])}
+        job = self.read({"response": {field: None}}, document)
+        assert (job.progress is None) == (field == "progress")
+        assert bool(job.result.metrics) == (field == "progress")
+        assert job.result.model_id == "m"
+        assert document["result"] == kept
+
+    def test_a_nested_field_that_is_null_may_be_missing_with_all_around_it(self):
+        for result in ({}, {"result": None}, {"result": 5}, {"result": {"modelId": "m"}}):
+            job = self.read({"response": {"result.metrics": None}}, {"id": 7, "status": "running", **result})
+            assert job.result is None or job.result.metrics is None
+
     def test_times(self):
         rules = {"response": {"createdAt": {"name": "at", "unit": "epoch_milliseconds"}}}
         assert self.read(rules, {"id": 7, "status": "x", "at": 1769860800123}).created_at == "2026-01-31T12:00:00.123Z"
