@@ -20,6 +20,7 @@ from airflow_provider_osai.api.misfits import (
     warn_about_epoch,
     warn_about_fraction,
     warn_about_metrics,
+    warn_about_samples,
 )
 from airflow_provider_osai.api.models import (
     Category,
@@ -355,6 +356,8 @@ class OsaiApi:
         result = job.result
         if result is not None and result.metrics and job.is_terminal:
             warn_about_metrics(name, "result.metrics", result.metrics)
+        if result is not None and result.samples:
+            warn_about_samples(name, fields["result"]["samples"][: len(result.samples)])
         return job
 
     def _with_state(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:

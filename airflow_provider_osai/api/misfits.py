@@ -28,6 +28,7 @@ __all__ = [
     "warn_about_epoch",
     "warn_about_fraction",
     "warn_about_metrics",
+    "warn_about_samples",
 ]
 
 log = logging.getLogger(__name__)
@@ -245,6 +246,27 @@ def _warn_about_epoch(operation: str, name: str) -> None:
         "%s: %s in the history is more than 1 and is ignored; is it percent? Then add to the contract "
         "%s: {response: {history: {items: {%s: {scale: 100}}}}}",
         *(operation, name, operation, name),
+    )
+
+
+def warn_about_samples(operation: str, samples: Any) -> None:
+    """Log once that the confidence of sample predictions seems to be percent, so that it is ignored.
+
+    :param samples: the list, as the API has it.
+    """
+    for sample in samples if isinstance(samples, list) else ():
+        confidence = sample.get("confidence") if isinstance(sample, Mapping) else None
+        if isinstance(confidence, (int, float)) and 1 < confidence <= 100:
+            _warn_about_samples(operation)
+            return
+
+
+@lru_cache(maxsize=1024)
+def _warn_about_samples(operation: str) -> None:
+    log.warning(
+        "%s: confidence in the sample predictions is more than 1 and is ignored; is it percent? Then add to the "
+        "contract %s: {response: {result.samples: {items: {confidence: {scale: 100}}}}}",
+        *(operation, operation),
     )
 
 

@@ -9,16 +9,18 @@ used in a request, and is an OsaiContractError.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Required, TypedDict, cast
+from typing import Annotated, Any, Final, Required, Self, TypedDict, cast
 
 from pydantic import (
     AfterValidator,
     AliasChoices,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidatorFunctionWrapHandler,
     WrapValidator,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 
@@ -27,8 +29,11 @@ from airflow_provider_osai.api.text import id_error, truncate
 
 __all__ = [
     "LIVE_STATES",
+    "MAX_LABELS",
+    "MAX_SAMPLES",
     "TERMINAL_STATES",
     "Category",
+    "ConfusionMatrix",
     "Conversion",
     "Dataset",
     "Epoch",
@@ -39,6 +44,7 @@ __all__ = [
     "JobResult",
     "JobState",
     "Model",
+    "SamplePrediction",
     "Upload",
     "User",
     "WireModel",
@@ -79,6 +85,12 @@ TERMINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCE
 """Final states of a job."""
 LIVE_STATES = frozenset(JobState) - TERMINAL_STATES
 """States in which a job may still cost money, including ``UNKNOWN``."""
+MAX_LABELS: Final = 100
+"""Maximum labels of a confusion matrix; one with more counts as missing."""
+MAX_COUNT: Final = 2**53
+"""Maximum count in a confusion matrix; JSON readers that have floats only do not keep larger integers exact."""
+MAX_SAMPLES: Final = 50
+"""Maximum sample predictions of a job; the first ones are kept."""
 
 
 class WireModel(BaseModel):
@@ -137,8 +149,55 @@ class Epoch(WireModel):
     val_accuracy: Fraction = None
 
 
+def _require_number(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("is not a number")  # noqa: TRY004 - pydantic expects it
+    return value
+
+
+Label = Annotated[str, AfterValidator(truncate)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(_require_number)]
+"""A whole number of images; text and booleans are invalid."""
+
+
+class ConfusionMatrix(WireModel):
+    """How often a model took the images of each category for each category (assumed form).
+
+    ``rows[i][j]`` is the number of images of the category ``labels[i]`` that were predicted as ``labels[j]``. There are
+    1 to 100 labels, as many rows, and as many whole numbers from 0 in each row; anything else is invalid.
+    """
+
+    labels: Annotated[tuple[Label, ...], Field(min_length=1, max_length=MAX_LABELS)]
+    rows: Annotated[
+        tuple[Annotated[tuple[Count, ...], Field(max_length=MAX_LABELS)], ...], Field(max_length=MAX_LABELS)
+    ]
+
+    @model_validator(mode="after")
+    def _check_square(self) -> Self:
+        if {len(self.labels)} != {len(self.rows), *map(len, self.rows)}:
+            raise ValueError("rows must be square, with a row and a column for each label")
+        return self
+
+
+class SamplePrediction(WireModel):
+    """The prediction for one image (assumed form); all values are optional.
+
+    ``predicted`` is the predicted category, ``confidence`` its probability from 0 to 1, and ``actual`` the true
+    category, if it is known.
+    """
+
+    file_name: Text = None
+    predicted: Text = None
+    confidence: Fraction = None
+    actual: Text = None
+
+
 class JobResult(WireModel):
-    """The result of a job (assumed): the ids of its kind, the end of a rental, and metrics by name."""
+    """The result of a job (assumed): the ids of its kind, the end of a rental, metrics by name, and what they rest on.
+
+    ``confusion_matrix`` is that of the images with which the metrics were measured, and ``samples`` has the predictions
+    for at most 50 images. Both are for people to look at: XComs do not have them.
+    """
 
     model_id: OptionalId = None
     dataset_id: OptionalId = None
@@ -146,6 +205,10 @@ class JobResult(WireModel):
     device_id: OptionalId = None
     expires_at: Text = None
     metrics: Annotated[dict[str, Any] | None, none_if_invalid] = None
+    confusion_matrix: Annotated[ConfusionMatrix | None, none_if_invalid] = None
+    samples: Annotated[
+        Annotated[tuple[SamplePrediction, ...], Field(max_length=MAX_SAMPLES)] | None, none_if_invalid
+    ] = None
 
 
 class JobReferences(TypedDict, total=False):
@@ -203,10 +266,11 @@ class Job(WireModel):
         """Return a task's result: ``kind``, ``job_id``, ``state``, the ids of the result, ``expires_at``, ``metrics``.
 
         ``simulated`` is included, as ``True``, only for a simulated job; results of a real OSAI do not have the key.
+        The confusion matrix and the samples are left out, since XComs should be small.
         """
         result = self.result or JobResult()
         references: dict[str, Any] = {"kind": self.kind.value, "job_id": self.id, "state": self.state.value}
-        references |= result.model_dump(exclude={"metrics"}, exclude_none=True)
+        references |= result.model_dump(exclude={"metrics", "confusion_matrix", "samples"}, exclude_none=True)
         references["metrics"] = result.metrics or {}
         if self.simulated:
             references["simulated"] = True

@@ -1,4 +1,4 @@
-"""Limit the size of histories and metrics in responses; what is dropped is logged once for each job."""
+"""Limit the size of histories, metrics and other results in responses; what is dropped is logged once for each job."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from airflow_provider_osai.api.errors import sanitize_server_text
+from airflow_provider_osai.api.models import MAX_LABELS, MAX_SAMPLES
 
 __all__ = ["MAX_DEPTH", "MAX_EPOCHS", "MAX_ITEMS", "MAX_METRICS", "MAX_TEXT", "trim"]
 
@@ -22,12 +23,14 @@ MAX_ITEMS: Final = 10_000
 """Maximum items of each list or object in a metric's value."""
 MAX_DEPTH: Final = 10
 """Maximum levels of lists and objects in a metric's value."""
+RESULTS: Final = frozenset({"metrics", "confusionMatrix", "samples"})
+"""Fields of a result that have limits."""
 
 log = logging.getLogger(__name__)
 
 
 def trim(fields: Mapping[str, Any], operation: str) -> dict[str, Any]:
-    """Return *fields* with ``history``, ``metrics`` and ``result.metrics`` within the limits.
+    """Return *fields* with ``history``, ``metrics`` and what is in ``result`` within the limits.
 
     :param fields: the fields of a job or a model, under our names.
     :param operation: the name of the endpoint, for the log.
@@ -41,8 +44,24 @@ def trim(fields: Mapping[str, Any], operation: str) -> dict[str, Any]:
         _warn(subject, f"the history has {len(history)} epochs; only the last {MAX_EPOCHS} are kept")
     if "metrics" in kept:
         kept["metrics"] = _trim_metrics(kept["metrics"], subject)
-    if isinstance(result, dict) and "metrics" in result:
-        kept["result"] = {**result, "metrics": _trim_metrics(result["metrics"], subject)}
+    if isinstance(result, dict) and not RESULTS.isdisjoint(result):
+        kept["result"] = _trim_result(result, subject)
+    return kept
+
+
+def _trim_result(result: dict[str, Any], subject: tuple[str, Any]) -> dict[str, Any]:
+    kept = dict(result)
+    if "metrics" in kept:
+        kept["metrics"] = _trim_metrics(kept["metrics"], subject)
+    matrix = kept.get("confusionMatrix")
+    labels = matrix.get("labels") if isinstance(matrix, dict) else None
+    if isinstance(labels, list) and len(labels) > MAX_LABELS:
+        del kept["confusionMatrix"]
+        _warn(subject, f"the confusion matrix has {len(labels)} labels; one with more than {MAX_LABELS} is dropped")
+    samples = kept.get("samples")
+    if isinstance(samples, list) and len(samples) > MAX_SAMPLES:
+        kept["samples"] = samples[:MAX_SAMPLES]
+        _warn(subject, f"there are {len(samples)} sample predictions; only the first {MAX_SAMPLES} are kept")
     return kept
 
 

@@ -29,7 +29,7 @@ __all__ = ["CheckedResponse", "check_response"]
 
 ABSENT_STATUSES: Final = frozenset({404, 405, 410, 501})
 """HTTP statuses of an API without the operation."""
-FRACTIONS: Final = frozenset({"accuracy", "progress", "valAccuracy"})
+FRACTIONS: Final = frozenset({"accuracy", "confidence", "progress", "valAccuracy"})
 """Fields of the models that are fractions."""
 MAX_ITEMS: Final = 100
 """Maximum items of a list that are compared."""

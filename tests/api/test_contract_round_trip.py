@@ -29,7 +29,15 @@ RESPONSES = {
     "message": WORDS,
     "reference": WORDS,
     "result": st.fixed_dictionaries(
-        {"modelId": IDS, "metrics": st.dictionaries(st.sampled_from(["accuracy", "f1", "loss"]), FRACTIONS, min_size=1)}
+        {
+            "modelId": IDS,
+            "metrics": st.dictionaries(st.sampled_from(["accuracy", "f1", "loss"]), FRACTIONS, min_size=1),
+            "confusionMatrix": st.just({"labels": ["a", "b"], "rows": [[3, 1], [0, 4]]}),
+            "samples": st.lists(
+                st.fixed_dictionaries({"fileName": WORDS, "predicted": WORDS, "confidence": FRACTIONS}),
+                min_size=1,
+            ),
+        }
     ),
     "history": st.lists(
         st.fixed_dictionaries({"epoch": st.integers(1, 99), "valLoss": FRACTIONS, "valAccuracy": FRACTIONS}), min_size=1

@@ -124,7 +124,14 @@ def test_invalid_override_is_an_error_that_names_the_key(overrides, message):
 
 @pytest.mark.parametrize(
     ("part", "field"),
-    [("response", "result.modelId"), ("response", "result.metrics"), ("response", "result.metrics.f1")],
+    [
+        ("response", "result.modelId"),
+        ("response", "result.metrics"),
+        ("response", "result.metrics.f1"),
+        ("response", "result.confusionMatrix"),
+        ("response", "result.confusionMatrix.labels"),
+        ("response", "result.samples"),
+    ],
 )
 def test_nested_fields_of_the_models_can_be_renamed(part, field):
     apply_overrides(Contract(), {"training.get": {part: {field: "x.y"}}})

@@ -18,7 +18,10 @@ from tests.conftest import ROOT, settings_for
 
 DOCUMENTS = [None, *sorted((ROOT / "tests/gallery/documents").glob("*.yaml"))]
 NAMES = st.sampled_from(
-    ["id", "status", "state", "progress", "result", "metrics", "accuracy", "history", "items", "data", "name", "total"]
+    [
+        *("id", "status", "state", "progress", "result", "metrics", "accuracy", "history", "items", "data", "name"),
+        *("total", "confusionMatrix", "labels", "rows", "samples"),
+    ]
 ) | st.text(max_size=12)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["running", "7"]),
@@ -67,6 +70,19 @@ def test_any_bytes_are_compared(content, status):
     assert checked is not None
     assert checked.problems or checked.result == []
     evidence(checked)
+
+
+def test_what_is_not_taken_of_a_result_is_a_problem():
+    result = {
+        "confusionMatrix": {"labels": ["a", "b"], "rows": [[1, 2]]},
+        "samples": [{"fileName": "a.png", "confidence": 93.5}],
+    }
+    content = json.dumps([{"id": 7, "status": "succeeded", "result": result}])
+    checked = compared(None, "training.list", httpx.Response(200, content=content))
+    assert checked is not None
+    assert Problem(kind="type", field="result.confusionMatrix", seen="object") in checked.problems
+    assert Problem(kind="scale", field="result.samples.confidence") in checked.problems
+    assert not [problem for problem in checked.problems if problem.kind == "missing" and "result" in problem.field]
 
 
 def test_many_fields_do_not_take_long():
