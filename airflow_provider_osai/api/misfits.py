@@ -55,6 +55,8 @@ FRACTION_METRICS: Final = frozenset(
     {"accuracy", "auc", "balancedaccuracy", "f1", "f1score", "map", "precision", "recall", "valaccuracy"}
 )
 """Metrics that are fractions by definition, from 0 to 1."""
+LISTS: Final = ("history", "result.samples")
+"""Our names of the fields of a job that are lists of objects."""
 MAX_RATIO: Final = 10.0
 """Ratio of two durations from which their units differ: the smallest ratio of two units is 24."""
 
@@ -69,10 +71,10 @@ DIFFERENCES: Final = {
     "no-response": "there is no response",
     "not-json": "the response is not JSON",
     "other-id": "the response is about another id: check 'path' and 'response.id'",
-    "scale": "{field} is not a fraction: if it is percent, add {operation}: {{response: {{{field}: {{scale: 100}}}}}}",
+    "scale": "{field} is not a fraction: if it is percent, add {operation}: {{response: {{{scaled}}}}}",
     "status": "returned {seen}; if that has a meaning, add {operation}: {{statuses: {{{seen}: ...}}}}",
     "too-large": "the response is too large",
-    "type": "{field} is now of the type {seen}: add its form to {operation}: {{response: {{{field}: ...}}}}",
+    "type": "{field} is now of the type {seen}: add its form to {operation}: {{response: {{{formed}}}}}",
     "word": "unknown status word {seen}: add states: {{{seen}: ...}}",
 }
 """How a response differs, by the kinds of problems in :mod:`.evidence`, with the line to add to the contract."""
@@ -84,7 +86,16 @@ def difference_text(operation: str, kind: str, field: str = "", seen: str = "") 
     :param field: our name of the field.
     :param seen: a JSON type, a status word, an HTTP status, or the API's name of a field.
     """
-    return DIFFERENCES[kind].format(operation=operation, field=field, seen=seen or "...")
+    rules = {"scaled": _rule_text(field, "{scale: 100}"), "formed": _rule_text(field, "...")}
+    return DIFFERENCES[kind].format(operation=operation, field=field, seen=seen or "...", **rules)
+
+
+def _rule_text(field: str, rule: str) -> str:
+    """Return a rule of a field as in a document: what is below a list is among its ``items``."""
+    for name in LISTS:
+        if field.startswith(f"{name}."):
+            return f"{name}: {{items: {{{field.removeprefix(f'{name}.')}: {rule}}}}}"
+    return f"{field}: {rule}"
 
 
 def raise_for_hidden_error(operation: str, document: Any, *, has_content: bool) -> None:

@@ -11,9 +11,11 @@ import pytest
 
 from airflow_provider_osai.api.calls import FilePart
 from airflow_provider_osai.api.client import OsaiClient
+from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.errors import OsaiAuthError, OsaiContractError, OsaiRequestError, OsaiUnreachable
-from airflow_provider_osai.api.misfits import rental_misfit
+from airflow_provider_osai.api.misfits import difference_text, rental_misfit
 from airflow_provider_osai.api.models import JobKind, JobState
+from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.api.requests import TrainingRequest
 from airflow_provider_osai.api.settings import OsaiSettings
 from tests.raw_server import RawServer, http
@@ -151,6 +153,18 @@ def test_percent_in_metrics_and_history_is_warned_of(answered, caplog):
     assert "retraining.get: {response: {history: {items: {valAccuracy: {scale: 100}}}}}" in caplog.text
     assert "retraining.get: {response: {result.metrics.accuracy: {scale: 100}}}" in caplog.text
     assert not any(name in caplog.text for name in ("f1_score", "images", "loss"))
+
+
+@pytest.mark.parametrize("kind", ["scale", "type"])
+@pytest.mark.parametrize(
+    "field", ["progress", "result.metrics.accuracy", "history.valAccuracy", "result.samples.confidence"]
+)
+def test_line_to_add_for_a_field_is_a_valid_document(field, kind):
+    """Also for a field of the objects in a list."""
+    text = difference_text("training.get", kind, field, "number")
+    line = text.partition(" add ")[2] if kind == "scale" else f"training.get: {text.partition('training.get: ')[2]}"
+    assert "training.get: {response: {" in line
+    apply_overrides(Contract(), line.replace("...", "place"))
 
 
 @pytest.mark.parametrize(
