@@ -22,6 +22,8 @@ __all__ = ["Handlers"]
 Fields = dict[str, Any]
 UNSUPPORTED = "UNSUPPORTED"
 """OSAI's mark of conversions that are not possible."""
+LONG_RESULTS = frozenset({"confusionMatrix", "samples"})
+"""Fields of a job's result that lists do not have, since a list of many jobs would become too large."""
 SUBMIT_EXTRAS = ("reference", "webhookUrl")
 MODEL_NAME = "model"
 """The name of a model if the contract does not send it."""
@@ -216,7 +218,14 @@ class Handlers:
         listed = ids if isinstance(ids, list) else str(ids).split(",")
         job_ids = None if ids is None else [str(job_id).strip() for job_id in listed if str(job_id).strip()]
         with self._state.lock:
-            return [self.job(job, "list") for job in self._state.jobs.find(kind, job_ids, fields.get("reference"))]
+            jobs = self._state.jobs.find(kind, job_ids, fields.get("reference"))
+            return [self._listed(job) for job in jobs]
+
+    def _listed(self, job: JobRecord) -> Fields:
+        fields = self.job(job, "list")
+        if fields["result"]:
+            fields["result"] = {name: each for name, each in fields["result"].items() if name not in LONG_RESULTS}
+        return fields
 
     def _cancel(self, kind: JobKind, fields: Fields) -> None:
         self._state.jobs.cancel(kind, require_text(fields, "id"))

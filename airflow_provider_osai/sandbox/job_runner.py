@@ -1,6 +1,6 @@
 """Runs jobs of each kind: really where the sandbox can, otherwise simulated and marked as such.
 
-Simulated jobs have no metrics, since nothing was measured.
+Simulated jobs have no metrics, confusion matrix or sample predictions, since nothing was measured.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from airflow_provider_osai.sandbox.models import (
 if TYPE_CHECKING:
     from airflow_provider_osai.sandbox.state import SandboxState
 
-__all__ = ["JobRunner"]
+__all__ = ["MEASURED", "JobRunner"]
 
 MAX_IMAGES = 20_000
 """Maximum number of images that a manipulation may generate, to limit disk use."""
@@ -47,6 +47,10 @@ ONNX = "onnx"
 """The only conversion target that is not simulated."""
 IGNORED = ("framework", "pretrained_model", "template")
 """Fields of a training request without effect: the sandbox trains with scikit-learn, from scratch."""
+MEASURED = frozenset({"metrics", "confusionMatrix", "samples"})
+"""Fields of a result that a simulated job does not have."""
+SAMPLES = 20
+"""Maximum sample predictions of a job."""
 UNSUPPORTED = "unsupported"
 """A conversion target that always fails, as some do in OSAI."""
 
@@ -94,7 +98,7 @@ class JobRunner:
         outcome = self._runners[job.kind](job, simulated=simulated)
         if not simulated or not outcome.result:
             return outcome
-        return replace(outcome, result={name: value for name, value in outcome.result.items() if name != "metrics"})
+        return replace(outcome, result={name: each for name, each in outcome.result.items() if name not in MEASURED})
 
     def _train(self, job: JobRecord, *, simulated: bool) -> JobOutcome:
         request = cast("TrainingRequest | RetrainingRequest", job.request)
@@ -108,17 +112,17 @@ class JobRunner:
         # So that the same images give the same model, whatever the order of their upload.
         images.sort(key=lambda pair: (pair[0].digest, pair[0].file_name))
         labelled = [(image.path, name) for image, name in images if name]
-        classifier, metrics = training.train(
+        classifier, evaluation = training.train(
             [path for path, _ in labelled],
             [name for _, name in labelled],
             settings,
             lambda epoch, progress: self._on_epoch(job, epoch, progress),
             base=base.classifier if base else None,
         )
-        model = ModelRecord(
-            self._state.new_id(), request.model_name, str(model_type), metrics, classifier.categories, classifier
-        )
-        return self._training_outcome(model, _ignored_message(request, settings.ignored))
+        metrics, categories = evaluation.metrics, classifier.categories
+        model = ModelRecord(self._state.new_id(), request.model_name, str(model_type), metrics, categories, classifier)
+        matrix = evaluation.confusion_matrix
+        return self._training_outcome(model, _ignored_message(request, settings.ignored), matrix)
 
     def _simulated_training(self, name: str, dataset_ids: list[str], model_type: str) -> JobOutcome:
         with self._state.lock:
@@ -127,8 +131,12 @@ class JobRunner:
         model = ModelRecord(self._state.new_id(), name, str(model_type), {}, tuple(names))
         return self._training_outcome(model, "simulated: no model was trained")
 
-    def _training_outcome(self, model: ModelRecord, message: str | None) -> JobOutcome:
+    def _training_outcome(
+        self, model: ModelRecord, message: str | None, matrix: dict[str, Any] | None = None
+    ) -> JobOutcome:
         result = {"modelId": model.id, "metrics": model.metrics}
+        if matrix is not None:
+            result["confusionMatrix"] = matrix
         return JobOutcome(message=message, result=result, effect=partial(self._state.save_model, model))
 
     def _on_epoch(self, job: JobRecord, epoch: dict[str, Any], progress: float) -> None:
@@ -167,6 +175,7 @@ class JobRunner:
             pair for pair in images if not (request.mode is PredictionMode.UNANNOTATED and pair[0].is_annotated)
         ]
         metrics: dict[str, Any] = {"images": len(images)}
+        matrix = None
         if simulated:
             names = model.categories or ("simulated",)
             predictions = [(names[index % len(names)], 0.9) for index in range(len(selected))]
@@ -178,7 +187,9 @@ class JobRunner:
             annotated = [index for index, (image, _) in enumerate(selected) if image.category_id]
             if annotated:
                 truth = [str(selected[index][1]) for index in annotated]
-                metrics |= training.measure(truth, probabilities[annotated], model.classifier.categories)
+                evaluation = training.measure(truth, probabilities[annotated], model.classifier.categories)
+                metrics |= evaluation.metrics
+                matrix = evaluation.confusion_matrix
         job.raise_if_cancelled()
         labels = [
             (image, name, confidence)
@@ -189,7 +200,11 @@ class JobRunner:
         if predictions:
             metrics["mean_confidence"] = round(sum(confidence for _, confidence in predictions) / len(predictions), 5)
         message = "simulated: the labels are not predictions of a model" if simulated else None
-        result = {"datasetId": request.dataset_id, "metrics": metrics}
+        result: dict[str, Any] = {"datasetId": request.dataset_id, "metrics": metrics}
+        if matrix is not None:
+            result["confusionMatrix"] = matrix
+        if predictions:
+            result["samples"] = _samples(selected, predictions)
         return JobOutcome(message=message, result=result, effect=partial(self._write_labels, request, labels))
 
     def _write_labels(self, request: PredictionRequest, labels: list[tuple[ImageRecord, str, float]]) -> None:
@@ -263,6 +278,22 @@ class JobRunner:
     def _snapshot(self, dataset_id: str) -> list[tuple[ImageRecord, str | None]]:
         with self._state.lock:
             return self._state.datasets.get(dataset_id).snapshot()
+
+
+def _samples(
+    images: Sequence[tuple[ImageRecord, str | None]], predictions: Sequence[tuple[str, float]]
+) -> list[dict[str, Any]]:
+    """Return the predictions for the first images by name; the actual category is the user's, if there is one."""
+    pairs = sorted(zip(images, predictions, strict=True), key=lambda pair: (pair[0][0].file_name, pair[0][0].digest))
+    return [
+        {
+            "fileName": image.file_name,
+            "predicted": name,
+            "confidence": round(confidence, 5),
+            "actual": category if image.category_id else None,
+        }
+        for (image, category), (name, confidence) in pairs[:SAMPLES]
+    ]
 
 
 def with_category_ids(annotations: Any, category_ids: Mapping[str, str]) -> Any:

@@ -14,7 +14,7 @@ from typing import Any
 from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.api.requests import JobRequest
 from airflow_provider_osai.sandbox.device_pool import DevicePool, start_lease
-from airflow_provider_osai.sandbox.job_runner import JobRunner, forced_outcome
+from airflow_provider_osai.sandbox.job_runner import MEASURED, JobRunner, forced_outcome
 from airflow_provider_osai.sandbox.models import ApiError, JobCancelled, JobFailed, JobOutcome, JobRecord
 from airflow_provider_osai.sandbox.persistence import Store
 from airflow_provider_osai.sandbox.scenarios import Script
@@ -286,12 +286,16 @@ class Jobs:
 
 
 def _apply_script(job: JobRecord, outcome: JobOutcome) -> JobOutcome:
-    """Return the outcome with the script's message and metrics merged into it."""
+    """Return the outcome with the script's message and metrics merged into it.
+
+    Scripted metrics do not agree with what was really measured, so the other measured fields are left out.
+    """
     if job.script.metrics is None and job.script.message is None:
         return outcome
     result: dict[str, Any] = dict(outcome.result or {})
     if job.script.metrics is not None:
-        result["metrics"] = {**(result.get("metrics") or {}), **job.script.metrics}
+        metrics = {**(result.get("metrics") or {}), **job.script.metrics}
+        result = {name: value for name, value in result.items() if name not in MEASURED} | {"metrics": metrics}
     message = job.script.message or outcome.message or "simulated: the metrics are set by a script"
     return replace(outcome, message=message, result=result)
 

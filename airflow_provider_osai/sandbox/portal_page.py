@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -16,6 +16,8 @@ def job_page(kind: str, job: Mapping[str, Any], *, live: bool) -> str:
     title = f"{kind.replace('_', ' ')} {job['id']}"
     result = dict(job.get("result") or {})
     metrics = result.pop("metrics", None) or {}
+    matrix = result.pop("confusionMatrix", None)
+    samples = result.pop("samples", None)
     refresh = '<meta http-equiv="refresh" content="2">' if live else ""
     names = ("status", "simulated", "reference", "createdAt", "startedAt", "finishedAt", "message")
     fields = {name: job.get(name) for name in names}
@@ -26,11 +28,23 @@ def job_page(kind: str, job: Mapping[str, Any], *, live: bool) -> str:
         _table(("", ""), {**fields, **result}.items()),
         _table(("metric", "value"), metrics.items()) if metrics else "",
     ]
+    if matrix:
+        rows = zip(matrix["labels"], matrix["rows"], strict=True)
+        parts.append("<h2>Confusion matrix</h2><p>Rows: true category. Columns: predicted category.</p>")
+        parts.append(_table(("", *matrix["labels"]), ([label, *row] for label, row in rows)))
+    if samples:
+        parts.append("<h2>Sample predictions</h2>")
+        parts.append(_records(samples))
     history = job.get("history") or []
     if history:
-        columns = tuple(history[0])
-        parts.append(_table(columns, ([epoch.get(name) for name in columns] for epoch in history)))
+        parts.append(_records(history))
     return "".join(parts) + "</body></html>"
+
+
+def _records(records: Sequence[Mapping[str, Any]]) -> str:
+    """Return a table of objects with the same keys."""
+    columns = tuple(records[0])
+    return _table(columns, ([record.get(name) for name in columns] for record in records))
 
 
 def _table(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

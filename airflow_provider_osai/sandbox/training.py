@@ -6,14 +6,15 @@ import copy
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from airflow_provider_osai.api.models import MAX_LABELS
 from airflow_provider_osai.sandbox import image_features
 from airflow_provider_osai.sandbox.models import JobFailed
 
-__all__ = ["Classifier", "Settings", "measure", "parse_settings", "to_onnx", "train"]
+__all__ = ["Classifier", "Evaluation", "Settings", "measure", "parse_settings", "to_onnx", "train"]
 
 MIN_IMAGES = 3
 """Minimum number of images per category (docs.onestepai.com/pl/model-creation-and-training)."""
@@ -75,6 +76,19 @@ class Classifier:
         return self.most_likely(self.probabilities(paths, on_image))
 
 
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How well a model predicts images with known categories.
+
+    :param metrics: the metrics by name.
+    :param confusion_matrix: the labels and rows of the confusion matrix of all true or predicted categories, as in
+        :class:`~airflow_provider_osai.api.models.ConfusionMatrix`; ``None`` if there are more than 100 categories.
+    """
+
+    metrics: dict[str, Any]
+    confusion_matrix: dict[str, Any] | None
+
+
 def parse_settings(parameters: dict[str, Any] | None, *, base: Settings | None = None) -> Settings:
     """Parse a training's ``parameters``.
 
@@ -106,8 +120,8 @@ def _widths(value: Any) -> tuple[int, ...]:
 
 def train(
     paths: Sequence[Path], names: Sequence[str], settings: Settings, on_epoch: OnEpoch, *, base: Classifier | None
-) -> tuple[Classifier, dict[str, Any]]:
-    """Train a classifier on images and their category names; return it with its metrics on held-out images.
+) -> tuple[Classifier, Evaluation]:
+    """Train a classifier on images and their category names; return it with its evaluation on held-out images.
 
     :param on_epoch: called after each epoch, and before each image is read; an exception stops the training.
     :param base: the model to continue training from.
@@ -124,9 +138,9 @@ def train(
     learn, held = _split(truth, settings.seed)
     model = Classifier(_pipeline(rows[learn], settings, base), side, colour, settings)
     _fit(model, (rows[learn], truth[learn]), (rows[held], truth[held]), on_epoch, base)
-    metrics = measure(truth[held], model.pipeline.predict_proba(rows[held]), model.categories)
+    evaluation = measure(truth[held], model.pipeline.predict_proba(rows[held]), model.categories)
     counts = {"images": len(names), "held_out": len(held), "categories": len(set(names)), "epochs": settings.epochs}
-    return model, {**metrics, **counts}
+    return model, replace(evaluation, metrics={**evaluation.metrics, **counts})
 
 
 def _check(names: Sequence[str], base: Classifier | None) -> None:
@@ -195,17 +209,18 @@ def _fit(model: Classifier, learn: Any, held: Any, on_epoch: OnEpoch, base: Clas
         on_epoch(line, epoch / model.settings.epochs)
 
 
-def measure(truth: Sequence[str], probabilities: Any, categories: Sequence[str]) -> dict[str, float]:
-    """Return the metrics of a model on images with known categories, for trainings and predictions alike.
+def measure(truth: Sequence[str], probabilities: Any, categories: Sequence[str]) -> Evaluation:
+    """Evaluate a model on images with known categories, for trainings and predictions alike.
 
     :param truth: the true category of each image; at least one.
     :param probabilities: one row for each image, with the probability of each of the *categories*.
     :param categories: the categories that the model can predict.
-    :return: ``accuracy``, ``f1`` (macro: the unweighted mean over all true or predicted categories), and ``loss`` (the
-        mean negative log-likelihood), which is omitted if the model does not have all true categories.
+    :return: the confusion matrix, and the metrics ``accuracy``, ``f1`` (macro: the unweighted mean over all true or
+        predicted categories), and ``loss`` (the mean negative log-likelihood), which is omitted if the model does not
+        have all true categories.
     """
     import numpy as np  # heavy
-    from sklearn.metrics import accuracy_score, f1_score, log_loss  # heavy
+    from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, log_loss  # heavy
 
     true = np.asarray(truth)
     predicted = np.asarray(categories)[probabilities.argmax(axis=1)]
@@ -215,7 +230,11 @@ def measure(truth: Sequence[str], probabilities: Any, categories: Sequence[str])
     }
     if set(truth) <= set(categories):
         metrics["loss"] = log_loss(true, probabilities, labels=categories)
-    return {name: round(float(value), 5) for name, value in metrics.items()}
+    labels = sorted({*true.tolist(), *predicted.tolist()})
+    matrix = None
+    if len(labels) <= MAX_LABELS:
+        matrix = {"labels": labels, "rows": confusion_matrix(true, predicted, labels=labels).tolist()}
+    return Evaluation({name: round(float(value), 5) for name, value in metrics.items()}, matrix)
 
 
 def to_onnx(model: Classifier) -> bytes:

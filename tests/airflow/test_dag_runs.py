@@ -18,6 +18,10 @@ def test_a_training_returns_the_same_in_every_mode(run_dag, sandbox, connection,
     assert set(result) == {"kind", "job_id", "state", "model_id", "metrics"}
     assert (result["kind"], result["state"]) == ("training", "succeeded")
     assert result["metrics"]["accuracy"] > 0.5
+    with OsaiClient(settings_for(sandbox.base_url)) as client:
+        assert client.get_job("training", result["job_id"]).result.confusion_matrix is not None
+    assert ran.xcom("train", "confusion_matrix") is None  # XComs stay small
+    assert ran.xcom("train", "samples") is None
     assert ran.xcom("train", "model_id") == result["model_id"]
     assert ran.xcom("train", "job_id") == result["job_id"]
     assert ran.xcom("train", "osai_portal_link") == f"{sandbox.portal_url}/trainings/{result['job_id']}"

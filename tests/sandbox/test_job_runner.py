@@ -30,6 +30,36 @@ def test_training_reports_model_metrics_and_history(trained):
     assert (model["name"], model["modelType"]) == ("m", "classification")
 
 
+def diagonal(matrix):
+    return sum(row[index] for index, row in enumerate(matrix["rows"]))
+
+
+def test_training_has_a_confusion_matrix_of_the_held_out_images(trained):
+    result = trained.training["result"]
+    matrix = result["confusionMatrix"]
+    assert matrix["labels"] == ["dark", "light"]
+    assert sum(map(sum, matrix["rows"])) == result["metrics"]["held_out"]
+    assert diagonal(matrix) / result["metrics"]["held_out"] == result["metrics"]["accuracy"]
+    assert "samples" not in result
+
+
+def test_retraining_has_a_confusion_matrix(trained):
+    body = {"modelId": trained.model_id, "datasetIds": [trained.dataset_id], "modelName": "m2"}
+    result = trained.run("Retrainings", **body, parameters={"epochs": 1})["result"]
+    assert sum(map(sum, result["confusionMatrix"]["rows"])) == result["metrics"]["held_out"]
+
+
+def test_lists_of_jobs_have_neither_confusion_matrix_nor_samples(trained):
+    """A list of a hundred jobs with them would be too large to be read."""
+    prediction = trained.run("Predictions", modelId=trained.model_id, datasetId=trained.dataset_id)
+    for resource, job in (("Trainings", trained.training), ("Predictions", prediction)):
+        (listed,) = trained.ok("GET", f"/{resource}", params={"ids": job["id"]})
+        assert listed["result"] == {
+            name: value for name, value in job["result"].items() if name not in ("confusionMatrix", "samples")
+        }
+        assert trained.ok("GET", f"/{resource}/{job['id']}")["result"] == job["result"]
+
+
 @pytest.mark.parametrize(
     ("images", "message"),
     [
@@ -80,7 +110,8 @@ def test_detection_models_and_their_jobs_are_simulated_without_metrics(api):
     ]
     assert all("simulated" in job["message"] for job in made)
     assert [job["simulated"] for job in made] == [True] * 4
-    assert [job["result"].get("metrics") for job in made] == [None] * 4
+    measured = {"metrics", "confusionMatrix", "samples"}
+    assert [measured & set(job["result"]) for job in made] == [set()] * 4
     assert not api.ok("GET", f"/Models/{model_id}")["metrics"]
 
 
@@ -110,6 +141,7 @@ def test_scripted_outcome_is_marked_as_simulated(api, script, expected):
     assert measured <= set(metrics)
     if not measured:
         assert metrics == script.get("metrics", {})
+    assert ("confusionMatrix" in (job["result"] or {})) is not expected
 
 
 def test_simulated_job_is_marked_from_its_submission_on(api):
@@ -233,6 +265,49 @@ def test_prediction_has_the_metrics_of_a_training(trained):
     assert metrics["accuracy"] == pytest.approx(4 / 6, abs=1e-5)
     assert metrics["loss"] > 0
     assert {"accuracy", "f1", "loss"} <= set(trained.training["result"]["metrics"])
+
+
+def test_prediction_has_a_confusion_matrix_of_the_images_with_known_categories(trained):
+    """Its accuracy is the metric; images without a category are not in it."""
+    images = {"dark": [png(20), png(30), png(40), png(210)], "light": [png(220), png(25)], "": [png(10)]}
+    result = trained.run("Predictions", modelId=trained.model_id, datasetId=trained.dataset(images))["result"]
+    assert result["confusionMatrix"] == {"labels": ["dark", "light"], "rows": [[3, 1], [1, 1]]}
+    assert diagonal(result["confusionMatrix"]) / 6 == pytest.approx(result["metrics"]["accuracy"], abs=1e-5)
+
+
+def test_prediction_without_known_categories_has_samples_and_no_confusion_matrix(trained):
+    """Labels of earlier predictions are no known categories."""
+    dataset_id = trained.dataset({"": [png(20), png(210)]})
+    for _ in range(2):
+        result = trained.run("Predictions", modelId=trained.model_id, datasetId=dataset_id)["result"]
+        assert "confusionMatrix" not in result
+        assert [(sample["predicted"], sample["actual"]) for sample in result["samples"]] == [
+            (name, None) for name in sorted(["dark", "light"], key=lambda name: digest_of(name, dark=20, light=210))
+        ]
+
+
+def digest_of(name, **shades):
+    """Images of one name are in the order of their digests."""
+    return hashlib.sha256(png(shades[name])).hexdigest()
+
+
+def test_samples_are_the_first_twenty_images_by_name(trained):
+    """With the predicted and the user's category, whatever the minimum confidence, and before labels replace these."""
+    dataset_id = trained.dataset({"dark": [], "light": []})
+    ids = {each["name"]: each["id"] for each in trained.ok("GET", "/Categories", params={"datasetId": dataset_id})}
+    upload_id = trained.ok("POST", f"/Datasets/{dataset_id}/StartUploading")["id"]
+    for number in reversed(range(30)):
+        name, shade = ("dark", 20 + number) if number % 2 else ("light", 190 + number)
+        data = {"datasetUploadId": upload_id, "categoryId": ids[name if number else "dark"]}
+        file = (f"{number:02}.png", png(shade))
+        trained.post(f"/Datasets/{dataset_id}/Images", data=data, files={"file": file}).raise_for_status()
+    trained.ok("POST", f"/Datasets/{dataset_id}/FinishUploading", params={"datasetUploadId": upload_id})
+    body = {"modelId": trained.model_id, "datasetId": dataset_id, "mode": "replace", "minConfidence": 1.0}
+    samples = trained.run("Predictions", **body)["result"]["samples"]
+    assert [sample["fileName"] for sample in samples] == [f"{number:02}.png" for number in range(20)]
+    assert [sample["predicted"] for sample in samples] == ["light", "dark"] * 10
+    assert [sample["actual"] for sample in samples] == ["dark", "dark", *["light", "dark"] * 9]
+    assert all(0.5 <= sample["confidence"] <= 1 for sample in samples)
 
 
 def test_prediction_is_measured_on_categories_the_model_does_not_have(trained):

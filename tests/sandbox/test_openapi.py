@@ -73,7 +73,9 @@ def test_responses_validate_against_the_definition(trained):
 
     by_name = operations(trained.get("/openapi.json").json())
     job_id = trained.training["id"]
-    paths = {"training.get": f"/Trainings/{job_id}", "training.list": "/Trainings", "user.me": "/Users"}
+    prediction = trained.run("Predictions", modelId=trained.model_id, datasetId=trained.dataset_id)
+    paths = {"training.get": f"/Trainings/{job_id}", "prediction.get": f"/Predictions/{prediction['id']}"}
+    paths |= {"training.list": "/Trainings", "user.me": "/Users"}
     for name, path in paths.items():
         content = by_name[name][2]["responses"]["200"]["content"]["application/json"]
         jsonschema.validate(trained.ok("GET", path), content["schema"])
@@ -95,6 +97,17 @@ def test_renamed_fields_appear_under_their_new_names():
     assert "webhookUrl" not in body["properties"]
     assert {parameter["name"] for parameter in listed["parameters"]} == {"of", "reference"}
     assert rows["items"]["properties"]["info"]["properties"]["word"]["type"] == "string"
+
+
+def test_definition_describes_the_confusion_matrix_and_the_samples(document):
+    content = operations(document)["prediction.get"][2]["responses"]["200"]["content"]["application/json"]
+    result = next(each for each in content["schema"]["properties"]["result"]["anyOf"] if "properties" in each)
+    matrix = next(each for each in result["properties"]["confusionMatrix"]["anyOf"] if "properties" in each)
+    samples = next(each for each in result["properties"]["samples"]["anyOf"] if "items" in each)
+    assert matrix["required"] == ["labels", "rows"]
+    assert "assumed" in matrix["description"]
+    assert matrix["properties"]["labels"]["maxItems"] == 100
+    assert set(samples["items"]["properties"]) == {"fileName", "predicted", "confidence", "actual"}
 
 
 def test_docs_page_is_served(sandbox):

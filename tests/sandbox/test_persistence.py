@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -27,6 +28,8 @@ from tests.sandbox.client import Api, png, shades
 RENTAL = DeviceRentalRequest(device="jetson", duration=60)
 KIND = JobKind.DEVICE_RENTAL
 BODY = {"device": "jetson", "duration": 60}
+LATER = {"confusionMatrix", "samples"}
+"""Fields of a job's result that earlier versions did not write."""
 ENDLESS_PARAMETERS = {"epochs": 1_000_000}
 
 
@@ -90,7 +93,8 @@ class TestStopped:
     def test_responses_are_the_same_after_a_restart(self, before, again):
         """Datasets, categories, models, converted files, jobs with their history and order, and labels."""
         assert len(before.jobs) == 4
-        assert any(b"valAccuracy" in answer for answer in before.responses)
+        for name in (b"valAccuracy", b"confusionMatrix", b"samples"):
+            assert any(name in answer for answer in before.responses)
         assert responses(again, before) == before.responses
         assert again.sandbox.control.record()["jobs"] == before.jobs
         assert [again.sandbox.control.images(each) for each in (before.dataset, before.more)] == before.labels
@@ -102,6 +106,22 @@ class TestStopped:
         body = {"modelId": before.model, "datasetIds": [before.dataset], "modelName": "m2"}
         retrained = again.run("Retrainings", **body, parameters={"epochs": 1})
         assert retrained["result"]["metrics"]["accuracy"] == 1.0
+
+    def test_folder_whose_jobs_have_no_confusion_matrix_and_samples_is_read(self, before, tmp_path):
+        """As jobs of an earlier version."""
+        folder = shutil.copytree(before.folder, tmp_path / "older")
+        with contextlib.closing(sqlite3.connect(folder / "sandbox.sqlite3")) as database, database:
+            rows = database.execute("SELECT id, data FROM record WHERE kind = 'JobRecord'").fetchall()
+            for job_id, data in rows:
+                job = pickle.loads(data)
+                job.result = {name: each for name, each in job.result.items() if name not in LATER}
+                database.execute("UPDATE record SET data = ? WHERE id = ?", (pickle.dumps(job), job_id))
+        with Sandbox(folder=folder) as sandbox, Api(sandbox) as api:
+            for path in job_paths(api):
+                job = api.ok("GET", path)
+                assert (job["status"], LATER & set(job["result"])) == ("succeeded", set())
+                assert api.get(f"{sandbox.portal_url}{path.lower()}").status_code == 200
+            assert "confusionMatrix" in api.train(before.dataset, epochs=1)["result"]
 
     def test_jwts_are_invalid_after_a_restart(self, before, again):
         """As with a real server."""

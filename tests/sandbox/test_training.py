@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from airflow_provider_osai.api.class_metrics import class_metrics
+from airflow_provider_osai.api.models import ConfusionMatrix
 from airflow_provider_osai.sandbox import image_features, training
 from airflow_provider_osai.sandbox.models import ApiError, JobCancelled, JobFailed
 
@@ -26,15 +28,16 @@ def digits(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(digits):
-    """Return a model of the digits, its metrics, and its history."""
+    """Return a model of the digits, its evaluation, and its history."""
     lines = []
     settings = training.parse_settings({})
-    made, metrics = training.train(*digits, settings, lambda line, _: lines.append(line), base=None)
-    return made, metrics, [line for line in lines if line]
+    made, evaluation = training.train(*digits, settings, lambda line, _: lines.append(line), base=None)
+    return made, evaluation, [line for line in lines if line]
 
 
 def test_digits_reach_a_high_accuracy(model):
-    made, metrics, _ = model
+    made, evaluation, _ = model
+    metrics = evaluation.metrics
     assert metrics["accuracy"] >= 0.95
     assert metrics["f1"] >= 0.95
     assert (metrics["images"], metrics["held_out"], metrics["categories"]) == (1797, 359, 10)
@@ -42,10 +45,41 @@ def test_digits_reach_a_high_accuracy(model):
 
 
 def test_history_has_one_line_per_epoch_and_ends_with_the_metrics(model):
-    _, metrics, lines = model
+    _, evaluation, lines = model
     assert [line["epoch"] for line in lines] == list(range(1, 21))
     assert lines[-1]["loss"] < lines[0]["loss"]
-    assert lines[-1]["valAccuracy"] == metrics["accuracy"]
+    assert lines[-1]["valAccuracy"] == evaluation.metrics["accuracy"]
+
+
+def test_confusion_matrix_has_all_held_out_images_and_agrees_with_the_metrics(model):
+    evaluation = model[1]
+    matrix = ConfusionMatrix.model_validate(evaluation.confusion_matrix)
+    found = class_metrics(matrix)
+    assert matrix.labels == tuple("0123456789")
+    assert sum(map(sum, matrix.rows)) == evaluation.metrics["held_out"] == 359
+    hits = sum(row[index] for index, row in enumerate(matrix.rows))
+    assert hits / 359 == pytest.approx(evaluation.metrics["accuracy"], abs=1e-5)
+    assert sum(each.f1 for each in found) / 10 == pytest.approx(evaluation.metrics["f1"], abs=1e-5)
+    assert {each.support for each in found} <= set(range(34, 38))  # each digit is a tenth of the images
+
+
+def test_confusion_matrix_has_true_categories_as_rows():
+    """Also such as the model does not have, and none that does not occur."""
+    probabilities = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.6, 0.4, 0.0]])
+    evaluation = training.measure(["a", "a", "zebra"], probabilities, ["a", "b", "c"])
+    assert evaluation.confusion_matrix == {
+        "labels": ["a", "b", "zebra"],
+        "rows": [[1, 1, 0], [0, 0, 0], [1, 0, 0]],
+    }
+    json.dumps(evaluation.confusion_matrix)
+
+
+@pytest.mark.parametrize(("count", "has_matrix"), [(100, True), (101, False)])
+def test_more_than_one_hundred_categories_have_no_confusion_matrix(count, has_matrix):
+    names = [f"c{number:03}" for number in range(count)]
+    evaluation = training.measure(names, np.eye(count), names)
+    assert evaluation.metrics["accuracy"] == 1.0
+    assert (evaluation.confusion_matrix is not None) == has_matrix
 
 
 def test_same_seed_gives_the_same_metrics(digits):
@@ -60,8 +94,8 @@ def test_retraining_continues_from_the_weights_of_its_base(digits, model):
     base, _, lines = model
     before = base.classify(digits[0][:5], lambda: None)
     settings = training.parse_settings({"epochs": 1}, base=base.settings)
-    _, metrics = training.train(*digits, settings, lambda *_: None, base=base)
-    assert metrics["loss"] < lines[0]["valLoss"] / 2
+    _, evaluation = training.train(*digits, settings, lambda *_: None, base=base)
+    assert evaluation.metrics["loss"] < lines[0]["valLoss"] / 2
     assert base.classify(digits[0][:5], lambda: None) == before
 
 
@@ -84,8 +118,8 @@ def test_training_without_enough_images_or_categories_fails(digits, names, probl
 def test_three_images_per_category_are_enough(digits):
     chosen = [i for k in range(10) for i in [n for n, name in enumerate(digits[1]) if name == str(k)][:3]]
     paths, names = [digits[0][i] for i in chosen], [digits[1][i] for i in chosen]
-    _, metrics = training.train(paths, names, training.parse_settings({"epochs": 1}), lambda *_: None, base=None)
-    assert metrics["held_out"] == 10
+    _, evaluation = training.train(paths, names, training.parse_settings({"epochs": 1}), lambda *_: None, base=None)
+    assert evaluation.metrics["held_out"] == 10
 
 
 def test_exception_of_the_epoch_callback_ends_the_training(digits):
@@ -122,9 +156,9 @@ def test_colour_is_used_if_present(tmp_path):
     for index, path in enumerate(paths):
         Image.new("RGB", (4, 4), (120 + index, 20, 20) if index % 2 else (20, 120 + index, 20)).save(path)
     names = ["red" if index % 2 else "green" for index in range(20)]
-    model, metrics = training.train(paths, names, training.parse_settings({}), lambda *_: None, base=None)
+    model, evaluation = training.train(paths, names, training.parse_settings({}), lambda *_: None, base=None)
     assert model.colour
-    assert metrics["accuracy"] == 1.0
+    assert evaluation.metrics["accuracy"] == 1.0
 
 
 @pytest.fixture(scope="module")
@@ -219,8 +253,8 @@ class TestRead:
             level = (40_000 if index % 2 else 2_000) + 300 * index
             Image.fromarray(np.full((4, 4), level, dtype=np.uint16)).save(path)
         names = ["light" if index % 2 else "dark" for index in range(24)]
-        _, metrics = training.train(paths, names, training.parse_settings({}), lambda *_: None, base=None)
-        assert metrics["accuracy"] == 1.0
+        _, evaluation = training.train(paths, names, training.parse_settings({}), lambda *_: None, base=None)
+        assert evaluation.metrics["accuracy"] == 1.0
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize("suffix", ["png", "jpg"])
