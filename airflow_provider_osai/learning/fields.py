@@ -13,7 +13,7 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.text import normalize_word
 from airflow_provider_osai.learning.recording import FILE
 from airflow_provider_osai.learning.roles import JobTrace
-from airflow_provider_osai.learning.rules import objects_in
+from airflow_provider_osai.learning.rules import objects_in, put
 from airflow_provider_osai.learning.values import (
     Steps,
     at,
@@ -24,7 +24,7 @@ from airflow_provider_osai.learning.values import (
     time_unit,
     words,
 )
-from airflow_provider_osai.learning.vocabulary import CONFIDENT, EPOCH, REQUEST, RESPONSE, VALUES
+from airflow_provider_osai.learning.vocabulary import CONFIDENT, EPOCH, REQUEST, RESPONSE, SAMPLE, VALUES
 
 __all__ = [
     "RESULTS",
@@ -191,6 +191,8 @@ def job_fields(kind: JobKind, traces: Sequence[JobTrace], envelope: str | None) 
     _map_message(series, mapped, taken)
     _map_metrics(runs, mapped, taken)
     _map_history(runs, mapped)
+    _map_matrix(runs, mapped)
+    _map_samples(runs, mapped)
     if all(len(trace.gets) < 2 and len(trace.documents) < 3 for trace in traces):
         mapped.doubts.append("only one response about such a job was seen, so what appears later may be missing")
     return mapped
@@ -514,16 +516,83 @@ def _map_history(runs: Sequence[Sequence[Any]], mapped: Mapped) -> None:
                 items[ours] = {"name": path_text(key), "scale": 100}
             elif key[0] != ours:
                 items[ours] = path_text(key)
-    if items:
-        mapped.put("history", place, items=items)
-    else:
-        mapped.put("history", place)
+    _put_with_items("history", place, items, mapped)
 
 
 def _is_history(value: Any) -> bool:
     if not isinstance(value, list) or not value:
         return False
     return all(isinstance(item, dict) and len(_numbers(item.values())) >= 2 for item in value)
+
+
+def _map_matrix(runs: Sequence[Sequence[Any]], mapped: Mapped) -> None:
+    """Find an object with a square list of whole numbers and a list of as many labels."""
+    documents = [document for run in runs for document in run]
+    found = {steps: value for each in documents for steps, value in objects_in(each) if _matrix_names(value)}
+    place = best_named(found, "result.confusionMatrix", RESPONSE)
+    if place is None:
+        return
+    items: dict[str, Any] = {}
+    for ours, key in _matrix_names(found[place]).items():
+        put(items, ours, path_text((key,)))
+    _put_with_items("result.confusionMatrix", place, items, mapped)
+
+
+def _put_with_items(name: str, place: Steps, items: Mapping[str, Any], mapped: Mapped) -> None:
+    if items:
+        mapped.put(name, place, items=items)
+    else:
+        mapped.put(name, place)
+
+
+def _matrix_names(value: Any) -> dict[str, str]:
+    """Return our fields and theirs in a confusion matrix of at least two labels; nothing if it is not one."""
+    if not isinstance(value, dict):
+        return {}
+    lists = {str(name): each for name, each in value.items() if isinstance(each, list) and len(each) > 1}
+    for rows, each in lists.items():
+        if not all(isinstance(row, list) and len(row) == len(each) and _are_counts(row) for row in each):
+            continue
+        for labels, other in lists.items():
+            are_labels = all(isinstance(label, str) for label in other) or _are_counts(other)
+            if are_labels and len(other) == len(each):
+                return {"labels": labels, "rows": rows}
+    return {}
+
+
+def _are_counts(values: Sequence[Any]) -> bool:
+    numbers = _numbers(values)
+    are_whole = all(isinstance(number, int) or number.is_integer() for number in numbers)
+    return len(numbers) == len(values) and are_whole and all(number >= 0 for number in numbers)
+
+
+def _map_samples(runs: Sequence[Sequence[Any]], mapped: Mapped) -> None:
+    """Find a list of objects with an image and the category that was predicted for it."""
+    documents = [document for run in runs for document in run]
+    found = {steps: value for each in documents for steps, value in objects_in(each) if _sample_names(value)}
+    place = best_named(found, "result.samples", RESPONSE)
+    if place is None:
+        return
+    items: dict[str, Any] = {}
+    for ours, key in _sample_names(found[place]).items():
+        rule: dict[str, Any] = {"name": path_text((key,))} if key != ours else {}
+        if ours == "confidence" and max(_numbers(item.get(key) for item in found[place]), default=0) > 1:
+            rule["scale"] = 100
+        put(items, ours, rule)
+    _put_with_items("result.samples", place, items, mapped)
+
+
+def _sample_names(value: Any) -> dict[str, str]:
+    """Return our fields and theirs in a list of sample predictions; nothing if it is not one."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
+        return {}
+    places: dict[Steps, Any] = {(str(name),): None for name in value[0]}
+    names: dict[str, str] = {}
+    for ours in SAMPLE:
+        key = best_named(places, ours, SAMPLE, [(name,) for name in names.values()])
+        if key is not None:
+            names[ours] = str(key[0])
+    return names if {"fileName", "predicted"} <= names.keys() else {}
 
 
 def value_rule(name: str, key: str, value: Any) -> tuple[dict[str, Any], bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-__all__ = ["BATCHES", "CONFIDENT", "REQUEST", "RESPONSE", "VALUES", "Vocabulary"]
+__all__ = ["BATCHES", "CONFIDENT", "REQUEST", "RESPONSE", "SAMPLE", "VALUES", "Vocabulary"]
 
 Vocabulary: TypeAlias = Mapping[str, float]
 
@@ -83,6 +83,8 @@ RESPONSE: Final[Mapping[str, Vocabulary]] = {
     "result.metrics": _vocabulary(
         "metric score quality evaluation mark accuracy performance scores metricspermille", "result figure statistic"
     ),
+    "result.confusionMatrix": _vocabulary("confusionmatrix confusion matrix", "crosstab contingency"),
+    "result.samples": _vocabulary("sample example sampleprediction", "prediction preview"),
     "history": _vocabulary("history epoch curve round log", "step iteration point"),
     "reference": _vocabulary(
         "reference externalref clientkey clientrequestid correlationid",
@@ -117,6 +119,15 @@ EPOCH: Final[Mapping[str, Vocabulary]] = {
     "accuracy": _vocabulary("accuracy trainaccuracy trainacc trainingaccuracy acc"),
 }
 """Our fields of one epoch."""
+SAMPLE: Final[Mapping[str, Vocabulary]] = {
+    "fileName": _vocabulary("filename file image imagename picture", "name path"),
+    "predicted": _vocabulary(
+        "predicted prediction predictedlabel predictedclass guess", "output", "label class category"
+    ),
+    "confidence": _vocabulary("confidence probability certainty", "score"),
+    "actual": _vocabulary("actual truth groundtruth true truelabel trueclass expected", "target reference"),
+}
+"""Our fields of one sample prediction."""
 VALUES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "modelType": {
         "classification": frozenset({"classification", "classifier", "classify", "class", "cls", "c"}),
