@@ -56,6 +56,7 @@ bench: $(READY)  ## measure waiting, import time, resuming and uploads, compared
 	$(BIN)/python -m benchmarks.upload
 	$(BIN)/python -m benchmarks.contract_document
 	$(BIN)/python -m benchmarks.learning
+	$(BIN)/python -m benchmarks.pages
 
 $(READY): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11, 3.12 or 3.13 is needed" if not (3, 11) <= sys.version_info < (3, 14) else 0)'

@@ -349,6 +349,22 @@ def task_state(ran):
         set_state(ran, task_id, state)
 
 
+def test_confusion_matrix_and_metrics_by_category_are_shown(browser, ran):
+    """As the sandbox computed them for the training; labels and file names are text."""
+    text = text_of(browser().get(task(ran)))
+    assert re.search(r"Rows: true category. Columns: predicted category. 0 1 2 0 \d+ 0 0", text)
+    assert re.search(r"Category Images Precision Recall F1 0 \d+ \d\.\d{3}", text)
+    matrix = {"labels": [HOSTILE, "b"], "rows": [[0, 0], [3, 1]]}
+    samples = [{"file_name": HOSTILE, "predicted": "a", "confidence": 0.25, "actual": "b"}, {"file_name": "2.png"}]
+    result = {"confusion_matrix": matrix, "samples": samples}
+    page = browser(read=answer(state="succeeded", result=result)).get(task(ran))
+    text = text_of(page)
+    assert f"{HOSTILE} 0 0 b 3 1" in text
+    assert f"{HOSTILE} 0 0.000 - 0.000 b 4 1.000 0.250 0.400" in text
+    assert f"{HOSTILE} a 0.250 b wrong 2.png - - -" in text
+    assert "<script>alert" not in page.text
+
+
 def test_running_job_shows_progress_and_the_time_left(browser, ran, task_state):
     task_state("deferred")
     started = (datetime.now(UTC) - timedelta(minutes=30)).isoformat()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_osai.api.class_metrics import class_metrics
 from airflow_provider_osai.api.models import JobResult, JobState
 from airflow_provider_osai.jobs.idempotency import JobKey
 from airflow_provider_osai.plugins.pages.metrics import metric_cards
@@ -101,9 +102,9 @@ def job_values(view: JobView, task: TaskRecord, comparison: Comparison, now: dat
         "cards": _cards(result.metrics or {}, result.model_id, comparison),
         "is_champion": comparison.champion_id is not None and comparison.champion_id == result.model_id,
         "curves": _curves(job),
-        "matrix": getattr(result, "confusion_matrix", None),
-        "class_metrics": (),
-        "samples": getattr(result, "samples", None) or (),
+        "matrix": result.confusion_matrix,
+        "class_metrics": class_metrics(result.confusion_matrix) if result.confusion_matrix else (),
+        "samples": result.samples or (),
         "disagreement": _disagreement(job, task),
     }
 
