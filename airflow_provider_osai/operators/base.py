@@ -16,6 +16,7 @@ from airflow.sdk.definitions.mappedoperator import OperatorPartial
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiError
 from airflow_provider_osai.assets.events import set_asset_event_extra
 from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.operators._callbacks import MappedCallbacks
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 ASSET_IN_PARTIAL: Final = "an asset must be known when the Dag is parsed; pass it to partial(), not to expand()"
+CALLBACK_IN_PARTIAL: Final = "Airflow would store its source in the database; pass it to partial(), not to expand()"
 
 
 @contextmanager
@@ -77,10 +79,14 @@ class OsaiPartial(OperatorPartial):
 
     def _refuse_unmappable(self, mapped: Iterable[str]) -> None:
         operator: Any = self.operator_class
+        reasons = {
+            **dict.fromkeys(operator.fixed_arguments, "its value is fixed"),
+            **dict.fromkeys(operator.asset_arguments, ASSET_IN_PARTIAL),
+            **dict.fromkeys(operator.callback_arguments, CALLBACK_IN_PARTIAL),
+        }
         for name in mapped:
-            if name in operator.fixed_arguments or name in operator.asset_arguments:
+            if reason := reasons.get(name):
                 self._expand_called = True  # otherwise Airflow also warns that the task was never mapped
-                reason = ASSET_IN_PARTIAL if name in operator.asset_arguments else "its value is fixed"
                 raise OsaiArgumentError(f"{operator.__name__} cannot be mapped over {name}: {reason}")
 
 
@@ -103,6 +109,8 @@ class OsaiOperator(BaseOperator):
     """Arguments of a base class with a fixed value; passing them is an error."""
     asset_arguments: ClassVar[Mapping[str, Sequence[str]]] = {}
     """Arguments that are an asset, each with where it is added: ``inlets``, ``outlets`` or both."""
+    callback_arguments: ClassVar[Collection[str]] = ()
+    """Arguments that are callbacks. They are not in the serialized Dag, and cannot be mapped."""
 
     def __init__(
         self, *, osai_conn_id: str = OsaiHook.default_conn_name, multiple_outputs: bool = True, **kwargs: Any
@@ -126,6 +134,8 @@ class OsaiOperator(BaseOperator):
         for name, asset in assets.items():
             for where in cls.asset_arguments[name]:
                 made.kwargs[where] = _including(made.kwargs[where], name, asset)
+        given_callbacks = [name for name in cls.callback_arguments if made.kwargs.get(name) is not None]
+        made.kwargs.update({name: MappedCallbacks(made.kwargs[name]) for name in given_callbacks})
         return made
 
     def _add_assets(self) -> None:

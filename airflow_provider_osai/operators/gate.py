@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError, OsaiJobFailed, OsaiRequestError
 from airflow_provider_osai.api.requests import PredictionRequest
 from airflow_provider_osai.assets.events import asset_event_extras, set_asset_event_extra, suppress_asset_events
+from airflow_provider_osai.operators._callbacks import collect_callbacks, run_callbacks
 from airflow_provider_osai.operators._state_store import job_checkpoint_store
 from airflow_provider_osai.operators.base import fail_without_retry
 from airflow_provider_osai.operators.job import OsaiJobOperator
@@ -92,12 +93,17 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         only the thresholds, as without a champion. If OSAI is unreachable or rejects the token, the champion does not
         count as missing.
     :param allow_different_data: compare metrics measured on different or unknown data, which otherwise rejects.
+    :param on_promoted: called in the task after a promotion: a function ``f(context)``, a notifier, or a list of them.
+        The context also has ``osai_gate``, the gate's result. An error is logged, and changes nothing. Not called for a
+        candidate that is the champion already. Default ``None``: nothing is called.
+    :param on_rejected: the same after a rejection, before the task is skipped or fails.
     """
 
     inherits_from_skipmixin = True
     task_defaults = TASK_DEFAULTS
     fixed_arguments: ClassVar[Mapping[str, Any]] = {"wait_for_completion": True}
     asset_arguments: ClassVar[Mapping[str, Sequence[str]]] = {"champion": ("inlets", "outlets")}
+    callback_arguments = ("on_promoted", "on_rejected")
     template_fields = (
         *("metric", "higher_is_better", "threshold", "min_improvement", "guardrail_metrics", "allow_different_data"),
         *("candidate", "champion", "on_reject", "rejected_task_ids", "evaluation_dataset_id", "if_champion_missing"),
@@ -119,6 +125,8 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         evaluation_dataset_id: str | None = None,
         if_champion_missing: str = FAIL,
         allow_different_data: bool = False,
+        on_promoted: Callable[[Context], object] | Sequence[Callable[[Context], object]] | None = None,
+        on_rejected: Callable[[Context], object] | Sequence[Callable[[Context], object]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**self.fixed_arguments, **kwargs)
@@ -135,6 +143,8 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         self.evaluation_dataset_id = evaluation_dataset_id
         self.if_champion_missing = if_champion_missing
         self.allow_different_data = allow_different_data
+        self.on_promoted = on_promoted
+        self.on_rejected = on_rejected
         self._model_id = ""
         self._evaluations: dict[str, Any] = {}
         self._evaluation_jobs: dict[str, str] = {}
@@ -204,6 +214,10 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         policy = self.build_policy()
         run = _dag_run(context)
         branch = self._branch(context)
+        callbacks = {
+            Verdict.PROMOTED: collect_callbacks("on_promoted", self.on_promoted),
+            Verdict.REJECTED: collect_callbacks("on_rejected", self.on_rejected),
+        }
         ignores_missing = self._choice("if_champion_missing", FAIL, IGNORE) == IGNORE
         candidate = self._candidate_score(policy)
         current = current_champion(asset_event_extras(context, self.champion))
@@ -223,7 +237,9 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
             decision = Decision(Verdict.REJECTED, [reason], policy, candidate, champion, decision.comparisons)
         if decision.is_promotion:
             set_asset_event_extra(self, context, promotion_extra(decision.to_dict(), current, run))
-        return self._apply_decision(context, decision, branch, is_event=decision.is_promotion)
+        return self._apply_decision(
+            context, decision, branch, is_event=decision.is_promotion, callbacks=callbacks[decision.verdict]
+        )
 
     def _candidate_score(self, policy: PromotionPolicy) -> ModelScore:
         """Return the score of the candidate, or of the best of several; fetch the metrics of a bare model id."""
@@ -355,12 +371,20 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         return branch
 
     def _apply_decision(
-        self, context: Context, decision: Decision, branch: set[str] | None, *, is_event: bool
+        self,
+        context: Context,
+        decision: Decision,
+        branch: set[str] | None,
+        *,
+        is_event: bool,
+        callbacks: Sequence[Callable[[Context], object]] = (),
     ) -> dict[str, Any]:
-        """Log and push the decision, then succeed, branch, skip or fail."""
+        """Log and push the decision, run the callbacks, then succeed, branch, skip or fail."""
         result = self._push_decision(context, decision)
         if not is_event:
             suppress_asset_events(self, self.champion.__eq__)
+        if callbacks:
+            run_callbacks(callbacks, context, self.log, osai_gate=result)
         if branch is not None:
             downstream = set(self.downstream_task_ids)
             self.skip_all_except(context["ti"], downstream - branch if decision.is_promotion else branch)

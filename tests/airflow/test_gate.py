@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
-from airflow.sdk import DAG
+from airflow.sdk import DAG, BaseNotifier
 
 from airflow_provider_osai.api.errors import OsaiJobFailed
 from airflow_provider_osai.assets import osai_model
@@ -16,6 +16,7 @@ from airflow_provider_osai.operators.base import OsaiClientOperator
 from airflow_provider_osai.operators.gate import OsaiModelGateOperator
 from airflow_provider_osai.sandbox.scenarios import Script
 from tests.asset_event_fakes import ByAsset
+from tests.conftest import CANARY
 from tests.sandbox.client import Api, png, shades
 
 try:
@@ -198,6 +199,124 @@ class TestBranch:
     def test_rejected_task_that_is_not_downstream_fails(self, gate, context, wrong):
         with pytest.raises(AirflowFailException, match="rejected_task_ids"):
             gate(rejected_task_ids=wrong).execute(context)
+
+
+class Note(BaseNotifier):
+    """Keeps what it would send, in a list that its copies share."""
+
+    template_fields = ("text",)
+
+    def __init__(self, text):
+        super().__init__()
+        self.text = text
+        self.sent = []
+
+    def notify(self, context):
+        self.sent.append(self.text)
+
+
+class TestCallbacks:
+    def test_promotion_is_told_after_the_decision_was_pushed(self, gate, context, log, ti):
+        seen = []
+
+        def tell(context):
+            seen.append((context["osai_gate"], dict(context["ti"].xcoms)))
+
+        result = gate(on_promoted=tell, on_rejected=pytest.fail).execute(context)
+        [(told, xcoms)] = seen
+        assert told == result == xcoms["return_value"]
+        assert xcoms["decision"] == "promoted"
+
+    @pytest.mark.parametrize(("on_reject", "raised"), [("skip", AirflowSkipException), ("fail", AirflowFailException)])
+    def test_rejection_is_told_before_the_task_ends(self, gate, context, log, on_reject, raised):
+        log.add(**FIRST)
+        note = Note("{{ osai_gate.model_id }} is {{ osai_gate.decision }}: {{ osai_gate.reasons | join('; ') }}")
+        options = {"on_reject": on_reject, "candidate": candidate(accuracy=0.1)}
+        with pytest.raises(raised):
+            gate(on_rejected=[note], on_promoted=pytest.fail, **options).execute(context)
+        assert note.sent == ["b is rejected: accuracy is 0.1, required: better than 0.8"]
+
+    @pytest.mark.parametrize("accuracy", [0.1, 0.9])
+    def test_current_champion_is_not_told_again(self, gate, context, log, accuracy):
+        log.add(**FIRST)
+        task = gate(candidate=candidate("a", accuracy), on_promoted=pytest.fail, on_rejected=pytest.fail)
+        assert task.execute(context)["decision"] == "promoted"
+
+    def test_retry_decides_and_tells_again_with_the_template_of_the_notifier(self, gate, context, log):
+        note = Note("{{ osai_gate.model_id }}")
+        for model_id in ("b", "c"):
+            gate(candidate=candidate(model_id), on_promoted=(note, note)).execute(context)
+        assert note.sent == ["b", "b", "c", "c"]
+        assert note.text == "{{ osai_gate.model_id }}"
+
+    def test_deferred_gate_tells_once(self, gate, context, log, trained):
+        log.add(model_id=trained.poor, metrics={}, measured_on="data 1")
+        note = Note("{{ osai_gate.champion.model_id }}")
+        options = {"candidate": {"model_id": trained.good}, "evaluation_dataset_id": trained.holdout}
+        result = run_to_end(lambda: gate(deferrable=True, on_promoted=note, **options), context)
+        assert result["decision"] == "promoted"
+        assert note.sent == [trained.poor]
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            RuntimeError("no route"),
+            AirflowSkipException("skip"),
+            AirflowFailException("fail"),
+            DownstreamTasksSkipped(tasks=["convert"]),
+            OsaiJobFailed("job", kind="training", job_id="7"),
+            TaskDeferred(trigger=None, method_name="execute_complete"),
+            type("Hostile", (Exception,), {"__str__": lambda error: 1 / 0})(),
+            UnicodeError("\x1b[31m\nINFO all is well\udc80" * 1000),
+            AssertionError(),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    def test_error_is_logged_and_the_next_callback_runs(self, gate, context, log, logged, error):
+        def fail(context):
+            raise error
+
+        note = Note("told")
+        task = gate(on_promoted=[fail, note])
+        assert task.execute(context)["decision"] == "promoted"
+        assert log.new_event(task)["model_id"] == "b"
+        assert note.sent == ["told"]
+        [line] = [line for line in logged().splitlines() if "Callback 1 of 2" in line]
+        assert f"Callback 1 of 2, fail, failed and is ignored: {type(error).__name__}: " in line
+        assert "\x1b" not in line
+        assert len(line) < 1000
+
+    def test_rejection_stays_a_rejection_if_telling_fails(self, gate, context, log):
+        log.add(**FIRST)
+        broken = Note("{{ osai_gate.no_such_key.at_all }}")
+        with pytest.raises(AirflowSkipException, match="Model b is not promoted"):
+            gate(candidate=candidate(accuracy=0.1), on_rejected=broken).execute(context)
+        assert broken.sent == []
+
+    def test_changes_by_a_callback_reach_neither_the_next_nor_the_result(self, gate, context, log, ti):
+        def change(context):
+            context["osai_gate"]["metrics"].clear()
+            context["osai_gate"]["decision"] = "rejected"
+            context.pop("ti")
+
+        note = Note("{{ osai_gate.decision }} {{ osai_gate.metrics.accuracy }} {{ ti.task_id }}")
+        result = gate(on_promoted=[change, note]).execute(context)
+        assert (result["decision"], result["metrics"]) == ("promoted", {"accuracy": 0.9})
+        assert note.sent == ["promoted 0.9 task"]
+        assert "osai_gate" not in context
+        assert "text" not in context
+
+    @pytest.mark.parametrize("argument", ["on_promoted", "on_rejected"])
+    def test_invalid_callback_fails_before_any_request(self, gate, context, log, sandbox, argument):
+        """Otherwise nobody would be told, after an evaluation that costs time."""
+        with pytest.raises(AirflowFailException, match=f"{argument} contains str, which is not callable") as failed:
+            gate(evaluation_dataset_id="1", **{argument: f"https://host/{CANARY}"}).execute(context)
+        assert CANARY not in str(failed.value)
+        assert sandbox.control.record()["requests"] == []
+
+    @pytest.mark.parametrize("nothing", [None, [], ()])
+    def test_no_callbacks_are_no_error(self, gate, context, log, nothing):
+        assert gate(on_promoted=nothing, on_rejected=nothing).execute(context)["decision"] == "promoted"
 
 
 def with_task(ti, task):

@@ -99,9 +99,13 @@ class TestConcreteOperators:
         assert len(described) == len(set(described))
 
     def test_what_comes_from_other_tasks_is_a_template_field(self, cls):
-        """All of the domain's arguments are, but for limits that are the Dag author's."""
+        """All of the domain's arguments are, but for limits and callbacks, which are the Dag author's."""
         own = set(inspect.signature(cls.__init__).parameters) - {"self", "kwargs"}
-        assert own - set(cls.template_fields) <= {"annotations", "min_images_per_category", "timeout"}
+        assert own - set(cls.template_fields) - set(cls.callback_arguments) <= {
+            "annotations",
+            "min_images_per_category",
+            "timeout",
+        }
         assert set(cls.template_fields) <= own | {"osai_conn_id"}
 
     def test_its_docstring_says_what_is_documented_and_what_assumed(self, cls):

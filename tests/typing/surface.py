@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import assert_type
 
+from airflow.sdk import BaseNotifier, Context
+
 from airflow_provider_osai.api.calls import Call
 from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
 from airflow_provider_osai.api.models import Conversion, Dataset, Job, JobKind, JobReferences, JobState, User
+from airflow_provider_osai.assets import osai_model
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.flow import arun, run
 from airflow_provider_osai.jobs.lifecycle import WaitOptions, wait
 from airflow_provider_osai.operators.conversion import OsaiConvertModelOperator, OsaiDownloadModelOperator
+from airflow_provider_osai.operators.gate import OsaiModelGateOperator
 from airflow_provider_osai.operators.orphans import OsaiCancelOrphanedJobsOperator
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 
@@ -46,3 +50,15 @@ def operator() -> None:
     OsaiDownloadModelOperator(task_id="t", model_id="1", target="onnx", destination="/models/")
     OsaiTrainModelOperator(task_id="t", dataset_ids="1", model_name="m", parameters={"epochs": 3})
     OsaiCancelOrphanedJobsOperator(task_id="t", action="cancel", grace=600, kinds=["training"], dag_ids="a, b")
+
+
+def alerts(notifier: BaseNotifier, champion: str) -> None:
+    def tell(context: Context) -> str:
+        return context["run_id"]
+
+    def tell_nobody() -> None: ...
+
+    asset = osai_model(champion)
+    OsaiModelGateOperator(task_id="t", candidate="1", champion=asset, on_promoted=notifier, on_rejected=tell)
+    OsaiModelGateOperator(task_id="t", candidate="1", champion=asset, on_promoted=[notifier, tell, print])
+    OsaiModelGateOperator(task_id="t", candidate="1", champion=asset, on_promoted=tell_nobody)  # type: ignore[arg-type]
