@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 
@@ -11,7 +12,8 @@ from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.requests import DeviceRentalRequest
 from airflow_provider_osai.hooks.deployment import VARIABLE
 from airflow_provider_osai.jobs.idempotency import Bond, Deployment, TaskKey
-from tests.conftest import ROOT, settings_for
+from tests.conftest import CANARY, ROOT, settings_for
+from tests.mail_server import MailServer, body
 from tests.sandbox.client import Api, png, shades
 
 pytestmark = pytest.mark.e2e
@@ -27,7 +29,14 @@ def watched(osai):
 
 
 @pytest.fixture(scope="module")
-def airflow(start_airflow, watched, tmp_path_factory):
+def mail_server():
+    """Receives the mail of gates."""
+    with MailServer(CANARY).running() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def airflow(start_airflow, watched, mail_server, tmp_path_factory):
     home, dags = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("dags")
     shutil.copytree(ROOT / "example_dags", dags, dirs_exist_ok=True)
     # As their users have to: with the id of a dataset, and a folder for what is released.
@@ -41,7 +50,8 @@ def airflow(start_airflow, watched, tmp_path_factory):
             assert word in text
             text = text.replace(word, mine)
         (dags / name).write_text(text)
-    running = start_airflow(dags, home=home, variables={VARIABLE: HERE.secret})
+    environment = {"AIRFLOW_CONN_SMTP_DEFAULT": json.dumps(mail_server.connection)}
+    running = start_airflow(dags, home=home, variables={VARIABLE: HERE.secret}, environment=environment)
     running.unpause("example_osai_on_new_data")
     running.unpause("example_osai_edge_release")
     return running
@@ -56,6 +66,7 @@ def runs(airflow, images):
         "example_osai_candidates": {"images": folder},
         "example_osai_approval": {"images": folder},
         "example_osai_augmentation": {"images": folder},
+        "example_osai_alerts": {"images": folder, "mail_to": "ann@example.com, bob@example.com"},
     }
     for dag in conf:
         airflow.wait_for_dag(dag)
@@ -104,6 +115,17 @@ def test_of_six_candidates_the_best_is_promoted(airflow, runs):
     assert decision["metrics"]["accuracy"] == best["metrics"]["accuracy"]
     (event,) = airflow.asset_events("osai://eu/models/candidates")
     assert event["model_id"] == decision["model_id"]
+
+
+def test_people_get_a_mail_of_the_promotion(airflow, runs, mail_server):
+    """One, with the figures."""
+    dag, run_id = "example_osai_alerts", runs["example_osai_alerts"]
+    ended(airflow, dag, run_id)
+    decision = airflow.xcom(dag, run_id, "gate")
+    (mail,) = mail_server.received
+    assert mail["Subject"] == f"Model {decision['model_id']} is promoted"
+    assert {address.addr_spec for address in mail["To"].addresses} == {"ann@example.com", "bob@example.com"}
+    assert f"accuracy {decision['metrics']['accuracy']}" in body(mail)
 
 
 def test_few_images_are_varied_and_what_was_made_goes_away(airflow, runs):

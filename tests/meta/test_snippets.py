@@ -141,6 +141,8 @@ SNIPPETS: dict[str, AsDag | InPytest | ByItsTest] = {
     "docs/events.md#Events": AsDag(replace={"7f3a": "{dataset}"}),
     "docs/gate.md#Model gate": AsDag(replace={"/data/defects": "{images}", "4711": "{holdout}"}),
     "docs/gate.md#Skip unchanged data": AsDag(context=ONLY_IF_NEW),
+    "docs/gate.md#Tell people": ByItsTest("tests/airflow/test_gate_alerts.py"),
+    "docs/gate.md#Tell people (2)": ByItsTest("tests/airflow/test_gate_alerts.py"),
     "docs/models.md#An ONNX file of the sandbox": ByItsTest("tests/sandbox/test_whole_run.py"),
     "docs/models.md#Models": AsDag(context=TRAIN + SNIPPET, replace={"s3://my_conn@bucket/models/": "{folder}/"}),
     "docs/orphans.md#Orphaned jobs": AsDag(context=IN_A_DAG + SNIPPET),
