@@ -4,7 +4,15 @@
   const HEIGHT = 240;
   const COLORS = ["--busy", "--warn", "--good", "--bad", "--wait"];
   const charts = new Map();
-  const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  // A color such as color-mix(...) is only resolved as the value of a property.
+  const probe = document.createElement("span");
+  const color = (name) => {
+    document.body.append(probe);
+    probe.style.color = `var(${name})`;
+    const resolved = getComputedStyle(probe).color;
+    probe.remove();
+    return resolved;
+  };
   const format = (value) => (value === null || value === undefined ? "-" : String(Number(value.toPrecision(5))));
   // Where nothing is hovered, the legend has the latest values.
   const number = (plot, value, series, index) => format(index === null ? plot.data[series].findLast((each) => each !== null) : value);
