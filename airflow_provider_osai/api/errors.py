@@ -195,8 +195,13 @@ def _describe_value(error: Any) -> str:
 
 
 def sanitize_server_text(text: str, max_length: int = MAX_SERVER_TEXT) -> str:
-    """Return *text* from a server as one printable line, with at most *max_length* characters."""
+    """Return *text* from a server as one printable line, with at most *max_length* characters.
+
+    It cannot begin or end a group in Airflow's log viewer (``::group::``, ``::endgroup::``), which would hide lines.
+    """
     head = text[: 2 * max_length]
     if not head.isprintable():
         head = "".join(c if c.isprintable() else " " for c in head)
+    if "group" in head:
+        head = head.replace("::group", ": :group").replace("::endgroup", ": :endgroup")
     return " ".join(head.split())[:max_length]

@@ -1,12 +1,13 @@
-"""Text of responses: compare words, and replace or reject what databases, web pages or URLs cannot hold."""
+"""Text of responses: compare words, parse times, and replace or reject what databases, pages or URLs cannot hold."""
 
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
-__all__ = ["MAX_ID", "MAX_TEXT", "id_error", "normalize_word", "storable", "truncate"]
+__all__ = ["MAX_ID", "MAX_TEXT", "id_error", "normalize_word", "parse_time", "storable", "truncate"]
 
 MAX_ID: Final = 1_000
 """Maximum characters of an id."""
@@ -55,3 +56,15 @@ def truncate(text: str) -> str:
 def normalize_word(word: str) -> str:
     """Return *word* without case, spaces, hyphens and underscores, for comparison."""
     return re.sub(r"[\s_-]+", "", word).casefold()
+
+
+def parse_time(text: str | None) -> float | None:
+    """Return an ISO 8601 time in seconds since the epoch; ``None`` if it is missing or invalid.
+
+    A time without a time zone is UTC.
+    """
+    try:
+        moment = datetime.fromisoformat((text or "").strip())
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None

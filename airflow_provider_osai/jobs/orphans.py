@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypedDict, TypeVar
 
 from airflow_provider_osai.api.calls import Call, OsaiApi
@@ -21,6 +20,7 @@ from airflow_provider_osai.api.errors import (
     OsaiUnreachable,
 )
 from airflow_provider_osai.api.models import Job, JobKind
+from airflow_provider_osai.api.text import parse_time
 from airflow_provider_osai.jobs.flow import run
 from airflow_provider_osai.jobs.idempotency import Bond, Deployment, JobKey, TaskKey
 from airflow_provider_osai.jobs.lifecycle import cancel, get_job
@@ -348,7 +348,7 @@ class OrphanSearch:
 
     def _is_old_enough(self, job: Job) -> bool:
         """Return whether a job of this deployment is older than the grace time, and count it."""
-        created = _seconds(job.created_at)
+        created = parse_time(job.created_at)
         if created is None:
             self._log(
                 f"OSAI {job.kind} job {job.id} has an invalid creation time {job.created_at!r}. It is assumed to be "
@@ -399,18 +399,9 @@ class OrphanSearch:
         self._log(f"{entries[-1]}; {outcome}")
 
 
-def _seconds(text: str | None) -> float | None:
-    """Parse an ISO 8601 time of OSAI to seconds since the epoch; without a time zone it is UTC."""
-    try:
-        moment = datetime.fromisoformat((text or "").strip())
-    except ValueError:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
 def _is_earlier(other: Job | None, job: Job) -> bool:
     """Return whether *other* was created before *job*, under another idempotency key."""
     if other is None or other.reference == job.reference:
         return False
-    earlier, later = _seconds(other.created_at), _seconds(job.created_at)
+    earlier, later = parse_time(other.created_at), parse_time(job.created_at)
     return earlier is not None and later is not None and earlier < later

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 
 from airflow_provider_osai.api.calls import FilePart, OsaiApi
 from airflow_provider_osai.api.client import OsaiClient
-from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError, OsaiUnreachable
+from airflow_provider_osai.api.errors import (
+    OsaiArgumentError,
+    OsaiContractError,
+    OsaiUnreachable,
+    sanitize_server_text,
+)
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.requests import PredictionRequest, TrainingRequest
 from airflow_provider_osai.api.text import MAX_TEXT, id_error, storable
@@ -237,3 +242,26 @@ def test_download_redirected_to_an_invalid_url_is_an_osai_error(location):
         with pytest.raises((OsaiUnreachable, OsaiContractError)) as caught:
             client.send(call)
         assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "::group::",
+        "::endgroup::",
+        "a::group::::group::b",
+        ":::group:::",
+        "::gr\x00oup::",
+        "::group:",
+        "::endgroup\n::x",
+    ],
+)
+def test_text_of_a_server_cannot_begin_or_end_a_group_of_the_log_viewer(text):
+    """Not together with a colon that follows it either."""
+    shown = f"failed: {sanitize_server_text(text)}: again"
+    assert "::group::" not in shown
+    assert "::endgroup::" not in shown
+
+
+def test_other_colons_of_a_server_stay():
+    assert sanitize_server_text("std::vector of the group") == "std::vector of the group"
