@@ -35,7 +35,8 @@ from airflow_provider_osai.jobs.lifecycle import (
     retry_while_unreachable,
     wait,
 )
-from airflow_provider_osai.jobs.polling import PollLogger, PollSchedule, log_job_message
+from airflow_provider_osai.jobs.polling import PollSchedule
+from airflow_provider_osai.jobs.progress_log import PollLogger
 from airflow_provider_osai.jobs.submission import (
     ENDED_BADLY,
     UNKNOWN_ID,
@@ -47,6 +48,7 @@ from airflow_provider_osai.jobs.submission import (
     submit,
     submit_or_reconnect,
 )
+from airflow_provider_osai.jobs.summary_log import format_metrics, log_job_message, log_summary
 from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
 from airflow_provider_osai.links.portal import OsaiPortalLink
 from airflow_provider_osai.operators._state_store import job_checkpoint_store
@@ -300,6 +302,7 @@ class OsaiJobOperator(OsaiOperator):
     def _at_deadline(self, client: OsaiClient, job: Job, watch: WaitOptions) -> Job:
         """Return a job that ended by itself; otherwise cancel it, unless the trigger has, and raise OsaiJobTimeout."""
         if job.state is JobState.CANCELLED:
+            log_summary(self.log, job)
             self._raise_timeout(job.kind, job.id, "it was cancelled")
         return job if watch.is_over(job) else self._cancel_at_deadline(client, job.kind, job.id)
 
@@ -490,11 +493,13 @@ class OsaiJobOperator(OsaiOperator):
             except OsaiJobTimeout:
                 job = self._cancel_at_deadline(client, job.kind, job.id)
         self._cancel_late_duplicate(client, job)
+        log_summary(self.log, job)
         log_job_message(self.log, job)
         result = self.build_result(client, job)
         self._update_asset_events(context, result)
         self._result = result
-        self.log.info("OSAI %s job %s %s: %s", job.kind, job.id, job.state, json.dumps(result["metrics"]))
+        metrics = format_metrics(result["metrics"]) or "no metrics"
+        self.log.info("OSAI %s job %s %s: %s", job.kind, job.id, job.state, metrics)
         return result
 
     def _cancel_late_duplicate(self, client: OsaiClient, job: Job) -> None:
@@ -644,6 +649,7 @@ class OsaiJobOperator(OsaiOperator):
         except OsaiError as error:
             self._raise_timeout(kind, job_id, f"cancelling it failed, it may continue and cost money: {error}")
         if not job.is_terminal and not (self.wait_for_ready and job.is_ready):
+            log_summary(self.log, job)
             self._raise_timeout(kind, job_id, "it was cancelled")
         return job
 

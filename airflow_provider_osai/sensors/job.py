@@ -24,7 +24,9 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.flow import run
 from airflow_provider_osai.jobs.lifecycle import WaitOptions, get_job, get_job_persistently, raise_for_state
-from airflow_provider_osai.jobs.polling import PollSchedule, log_job_message
+from airflow_provider_osai.jobs.polling import PollSchedule
+from airflow_provider_osai.jobs.progress_log import PollLogger, is_due_at_age
+from airflow_provider_osai.jobs.summary_log import log_job_message, log_summary
 from airflow_provider_osai.links.portal import OsaiPortalLink
 from airflow_provider_osai.operators.base import fail_without_retry, started_at
 from airflow_provider_osai.triggers.event import JobEvent, Outcome
@@ -87,6 +89,7 @@ class OsaiJobSensor(BaseSensorOperator):
         self.unreachable_timeout = unreachable_timeout
         self._last_read_at: float | None = None
         self._start_latency = 0.0
+        self._poll_logger: PollLogger | None = None
 
     def execute(self, context: Context) -> Any:
         """Poll the job once if deferrable, and defer if it has not ended; otherwise poke until it has ended."""
@@ -117,7 +120,18 @@ class OsaiJobSensor(BaseSensorOperator):
                 )
                 return False
             self._last_read_at = time.monotonic()
-            return PokeReturnValue(is_done=True, xcom_value=self._build_result(job)) if job.is_terminal else False
+            if job.is_terminal:
+                return PokeReturnValue(is_done=True, xcom_value=self._build_result(job))
+            self._log_poke(job)
+            return False
+
+    def _log_poke(self, job: Job) -> None:
+        """Log the job's progress. With ``mode="reschedule"``, each poke is a process of its own that logs anew."""
+        now, interval = time.time(), float(self.poke_interval)
+        if self.reschedule and not is_due_at_age(job, now, interval):
+            return
+        self._poll_logger = self._poll_logger or PollLogger(self.log, since=now)
+        self._poll_logger(job, interval)
 
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Resume after the trigger fired. The job is read again: its current state counts, not that in the event."""
@@ -173,6 +187,7 @@ class OsaiJobSensor(BaseSensorOperator):
         return self._build_result(job)
 
     def _build_result(self, job: Job) -> dict[str, Any]:
+        log_summary(self.log, job)
         log_job_message(self.log, job)
         return dict(raise_for_state(job).references())
 

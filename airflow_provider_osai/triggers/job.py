@@ -16,7 +16,8 @@ from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.hooks.shared_client import acquire_with_retries, release_shared_client
 from airflow_provider_osai.jobs.flow import arun
 from airflow_provider_osai.jobs.lifecycle import WaitOptions, end_at_deadline, wait
-from airflow_provider_osai.jobs.polling import MIN_INTERVAL, PollLogger, PollSchedule
+from airflow_provider_osai.jobs.polling import MIN_INTERVAL, PollSchedule
+from airflow_provider_osai.jobs.progress_log import PollLogger
 from airflow_provider_osai.triggers.cancellation import HAS_ON_KILL, KilledTask, warm_up
 from airflow_provider_osai.triggers.event import JobEvent
 

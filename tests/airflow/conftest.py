@@ -151,3 +151,15 @@ class FakeStateStore:
 def context(request, ti):
     """What a task runs in: Airflow 3.3 has a state store, 3.1 and 3.2 have none."""
     return {"ti": ti} | ({"task_state_store": FakeStateStore()} if request.param.startswith("with ") else {})
+
+
+def messages(text):
+    """Return the messages of a log: without the time and the level, and without the logger and its place."""
+    return [line.split("] ", 1)[-1].split(" [airflow")[0].rstrip() for line in text.splitlines() if " [" in line]
+
+
+def group(lines, title):
+    """Return the lines of a group in the log viewer, without those that begin and end it, and those outside of it."""
+    begin = next(number for number, line in enumerate(lines) if line.startswith(f"::group::{title}"))
+    end = lines.index("::endgroup::", begin)
+    return lines[begin + 1 : end], lines[:begin] + lines[end + 1 :]

@@ -20,7 +20,7 @@ def filled_dataset() -> OsaiUploadImagesOperator:
     )
 
 
-PARAMS = {"images": "images", "dataset": "digits"}
+PARAMS = {"images": "images", "dataset": "digits", "epochs": 3}
 
 for name, options in {
     "deferrable": {"deferrable": True},
@@ -32,7 +32,7 @@ for name, options in {
             task_id="train",
             dataset_ids=[filled_dataset().output["dataset_id"]],
             model_name="m-{{ ti.map_index + 1 }}",
-            parameters={"epochs": "{{ 2 + 1 }}"},
+            parameters={"epochs": "{{ params.epochs }}"},
         )
 
 with DAG("journey_mapped", schedule=None, params=PARAMS, default_args=QUICK | {"deferrable": True}):
