@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError, OsaiJobFailed, OsaiRequestError
 from airflow_provider_osai.api.requests import PredictionRequest
 from airflow_provider_osai.assets.events import asset_event_extras, set_asset_event_extra, suppress_asset_events
+from airflow_provider_osai.jobs.log_group import group_lines
 from airflow_provider_osai.operators._callbacks import collect_callbacks, run_callbacks
 from airflow_provider_osai.operators._state_store import job_checkpoint_store
 from airflow_provider_osai.operators.base import fail_without_retry
@@ -399,7 +400,8 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         candidate = fields["candidate"]
         result: GateResult = {"model_id": candidate["model_id"], "metrics": candidate["metrics"], **fields}
         self.log.info("Model %s is %s: %s", result["model_id"], decision.verdict, "; ".join(decision.reasons))
-        self.log.info("%s", decision.table())
+        for line in group_lines(f"Metrics compared for model {result['model_id']}", decision.table().splitlines()):
+            self.log.info("%s", line)
         for key, value in {"return_value": result, **result}.items():
             context["ti"].xcom_push(key=key, value=value)
         return result

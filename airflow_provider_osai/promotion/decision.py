@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypedDict
 
 from airflow_provider_osai.api.errors import sanitize_server_text
 from airflow_provider_osai.api.misfits import is_percent
+from airflow_provider_osai.jobs.log_group import table_lines
 from airflow_provider_osai.promotion.rule import PromotionPolicy
 
 __all__ = [
@@ -109,9 +110,7 @@ class Decision:
     def table(self) -> str:
         """Return the compared metrics as a text table."""
         header = ("metric", "champion", "candidate", "change", "required", "")
-        rows = [header, *(_row(comparison) for comparison in self.comparisons)]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+        return "\n".join(table_lines([header, *map(_row, self.comparisons)]))
 
 
 def parse_metric(value: Any) -> Decimal | None:
@@ -187,7 +186,8 @@ def _rejection_reasons(
             value = sanitize_server_text(repr(score.metrics[metric]), 100)
             yield f"{metric} is {value} for the {role}, not a number"
         else:
-            available = f"{', '.join(map(str, score.metrics))} only" if score.metrics else "no metrics"
+            names = sanitize_server_text(", ".join(map(str, score.metrics)), 1000)
+            available = f"{names} only" if names else "no metrics"
             yield f"{score.source} has {available}; {metric} is missing for the {role}"
     if is_comparable:
         yield f"{metric} is {_format(comparison.candidate)}, required: {comparison.requirement}"

@@ -15,6 +15,7 @@ from airflow_provider_osai.assets import osai_model
 from airflow_provider_osai.operators.base import OsaiClientOperator
 from airflow_provider_osai.operators.gate import OsaiModelGateOperator
 from airflow_provider_osai.sandbox.scenarios import Script
+from tests.airflow.conftest import group, messages
 from tests.asset_event_fakes import ByAsset
 from tests.conftest import CANARY
 from tests.sandbox.client import Api, png, shades
@@ -68,6 +69,15 @@ def trained(sandbox):
         models = [api.train(api.dataset(images), epochs=3)["result"]["modelId"] for images in (right, wrong)]
         holdout = {"dark": [png(13 + 5 * i) for i in range(6)], "light": [png(173 + 5 * i) for i in range(6)]}
         return SimpleNamespace(good=models[0], poor=models[1], holdout=api.dataset(holdout))
+
+
+def test_the_log_says_why_outside_and_compares_the_metrics_inside_of_a_group(gate, context, log, logged):
+    """So that a folded group hides the numbers only."""
+    with pytest.raises(AirflowSkipException):
+        gate(threshold=0.95).execute(context)
+    compared, others = group(messages(logged()), "Metrics compared for model b")
+    assert [line.split()[0] for line in compared] == ["metric", "accuracy"]
+    assert "Model b is rejected: accuracy is 0.9, required: at least 0.95" in others
 
 
 class TestPromotion:
