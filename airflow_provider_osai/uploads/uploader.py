@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from airflow_provider_osai.api.client import OsaiClient
-from airflow_provider_osai.api.errors import OsaiError, OsaiUnreachable
+from airflow_provider_osai.api.errors import OsaiError, OsaiUnreachable, sanitize_server_text
 from airflow_provider_osai.api.requests import OnInvalidFile, UploadRequest
 from airflow_provider_osai.data.datasets import create_category, find_categories
 from airflow_provider_osai.data.scan import ImageFile, ScanResult
 from airflow_provider_osai.data.sources import Source
 from airflow_provider_osai.uploads.checkpoint import NullUploadStore, UploadCheckpointStore
 from airflow_provider_osai.uploads.progress import UploadProgress, UploadSummary
+from airflow_provider_osai.uploads.summary_log import summary_lines
 from airflow_provider_osai.uploads.workers import UploadResult, UploadSession, UploadStatus, UploadWorkers
 
 __all__ = ["Stopped", "Uploader"]
@@ -112,6 +113,8 @@ class Uploader:
                 f"{len(missing)} images got no response in {MAX_ATTEMPTS} attempts, for instance {next(iter(missing))}"
             )
             raise OsaiUnreachable(msg)
+        for line in summary_lines(self._dataset_id, scan, progress):
+            self._log(line)
         self._report(progress)
         for line in scan.too_few(progress.invalid_files) if progress.invalid_files else ():
             self._warn(line)
@@ -186,7 +189,7 @@ class Uploader:
 
     def _skip_invalid(self, progress: UploadProgress, name: str, reason: str) -> None:
         progress.invalid_files[name] = reason
-        self._log(f"Skipped {name}: {reason}")
+        self._log(sanitize_server_text(f"Skipped {name}: {reason}"))
 
     def _save_checkpoint(self) -> None:
         self._last_checkpoint = self._clock()

@@ -14,6 +14,7 @@ from airflow.sdk import ObjectStoragePath
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.operators.dataset import OsaiUploadImagesOperator
 from airflow_provider_osai.uploads.uploader import Stopped
+from tests.airflow.conftest import group, messages
 from tests.conftest import settings_for
 from tests.sandbox.client import png
 
@@ -253,3 +254,26 @@ class TestLog:
         assert "Fewer than" not in logged()
         assert uploader.run()["invalid_count"] == 2
         assert "Fewer than 3 images: 'cat' (1)." in logged()
+
+    def test_the_summary_is_a_group_and_the_number_of_uploaded_images_is_outside_of_it(
+        self, client, dataset, context, tmp_path, logged
+    ):
+        """The reasons of the first ten invalid files are shown. A file's name cannot end the group."""
+        source = fill(tmp_path / "data", {"cat": 4, "dog": 3})
+        for number in range(12):
+            (tmp_path / "data" / "cat" / f"{number}.doc").write_text("no image")
+        (tmp_path / "data" / "cat" / "0\n::endgroup::.doc").write_text("no image")
+        operator(dataset, source, on_invalid_file="skip").execute(context)
+        summary, others = group(messages(logged()), f"Summary of the upload into dataset {dataset}")
+        assert [line.split() for line in summary[:3]] == [["category", "images"], ["cat", "4"], ["dog", "3"]]
+        assert summary[3] == "Uploaded 7, skipped 0 as already in the dataset, invalid 13"
+        assert len([line for line in summary if line.endswith(".doc: not an image")]) == 10
+        assert summary[-1] == "and 3 more invalid files"
+        assert [line for line in others if line.startswith("Uploaded 7 of 7 images")]
+
+    def test_the_summary_lists_at_most_twenty_categories(self, client, dataset, context, tmp_path, logged):
+        source = fill(tmp_path / "data", {f"c{number:02}": 1 for number in range(25)})
+        operator(dataset, source, min_images_per_category=0).execute(context)
+        summary, _ = group(messages(logged()), "Summary of the upload")
+        assert len(summary) == 1 + 20 + 2
+        assert summary[-2] == "and 5 more categories"
