@@ -495,12 +495,20 @@ class OsaiJobOperator(OsaiOperator):
         self._cancel_late_duplicate(client, job)
         log_summary(self.log, job)
         log_job_message(self.log, job)
+        if job.is_terminal and job.state is not JobState.SUCCEEDED:
+            self._push_end(context, job)
         result = self.build_result(client, job)
         self._update_asset_events(context, result)
         self._result = result
         metrics = format_metrics(result["metrics"]) or "no metrics"
         self.log.info("OSAI %s job %s %s: %s", job.kind, job.id, job.state, metrics)
         return result
+
+    def _push_end(self, context: Context, job: Job) -> None:
+        """Push how a job ended that did not succeed, for the list of jobs: the task will return nothing."""
+        with suppress(Exception):  # the job's failure is what matters
+            end = {"state": job.state.value, **({"simulated": True} if job.simulated else {})}
+            context["ti"].xcom_push(key=JOB, value=self._pull_own_xcom(context, JOB) | end)
 
     def _cancel_late_duplicate(self, client: OsaiClient, job: Job) -> None:
         """Cancel a second job with this job's key, whose submission arrived after the client gave up on it."""

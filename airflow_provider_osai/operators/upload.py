@@ -32,9 +32,9 @@ class OsaiUploadImagesOperator(OsaiOperator):
 
     Returns ``dataset_id``, ``images`` (number of the source's images now in the dataset), ``uploaded``, ``skipped``
     (already in the dataset), ``bytes`` (uploaded), ``invalid_files`` (up to 50 skipped files with the reasons),
-    ``invalid_count``, ``categories``, and ``data_digest`` (SHA-256 of images, categories and annotations). Locking,
-    categories and multipart are documented (docs.onestepai.com/how_to_use_api/image_upload, /datasets/bulk_upload);
-    path, fields and image list are assumed.
+    ``invalid_count``, ``categories``, ``images_by_category``, and ``data_digest`` (SHA-256 of images, categories and
+    annotations). Locking, categories and multipart are documented (docs.onestepai.com/how_to_use_api/image_upload,
+    /datasets/bulk_upload); path, fields and image list are assumed.
 
     :param dataset_id: the dataset's id.
     :param source: a folder, a pattern (``data/**/*.png``), a zip or tar archive, or a list of files; on the worker or

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypedDict
 
@@ -13,13 +13,16 @@ __all__ = ["UploadProgress", "UploadSummary"]
 MB: Final = 1_000_000
 MAX_INVALID_FILES: Final = 50
 """Maximum number of invalid files in the summary; the log has all of them."""
+MAX_CATEGORIES: Final = 100
+"""Maximum number of categories in the summary whose images are counted."""
 
 
 class UploadSummary(TypedDict):
     """The result of an upload task.
 
     ``images``: images of the source that the dataset now has; ``bytes``: uploaded; ``invalid_files``: the first 50
-    files that were left out, with the reason; ``data_digest``: SHA-256 of images, categories and annotations.
+    files that were left out, with the reason; ``images_by_category``: number of images of each of the first 100 of the
+    ``categories``; ``data_digest``: SHA-256 of images, categories and annotations.
     """
 
     dataset_id: str
@@ -30,6 +33,7 @@ class UploadSummary(TypedDict):
     invalid_files: dict[str, str]
     invalid_count: int
     categories: list[str]
+    images_by_category: dict[str, int]
     data_digest: str
 
 
@@ -89,8 +93,11 @@ class UploadProgress:
             f"{progress['images_per_second']} images/s, {rate:.1f} MB/s{eta}"
         )
 
-    def summary(self, dataset_id: str, categories: Iterable[str]) -> UploadSummary:
-        """Return the result of the upload task."""
+    def summary(self, dataset_id: str, categories: Iterable[str], counts: Mapping[str, int]) -> UploadSummary:
+        """Return the result of the upload task.
+
+        :param counts: number of images by category.
+        """
         return {
             "dataset_id": dataset_id,
             "images": self.uploaded + self.skipped,
@@ -100,5 +107,6 @@ class UploadProgress:
             "invalid_files": dict(list(self.invalid_files.items())[:MAX_INVALID_FILES]),
             "invalid_count": len(self.invalid_files),
             "categories": sorted(categories),
+            "images_by_category": dict(list(counts.items())[:MAX_CATEGORIES]),
             "data_digest": hashlib.sha256("".join(sorted(self.keys)).encode()).hexdigest(),
         }

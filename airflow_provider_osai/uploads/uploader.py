@@ -118,7 +118,7 @@ class Uploader:
         self._report(progress)
         for line in scan.too_few(progress.invalid_files) if progress.invalid_files else ():
             self._warn(line)
-        return progress.summary(self._dataset_id, scan.categories)
+        return progress.summary(self._dataset_id, scan.categories, scan.counts(progress.invalid_files))
 
     def _ensure_categories(self, names: Sequence[str]) -> dict[str, str]:
         """Create the missing categories, and return the ids of all by name."""

@@ -70,13 +70,14 @@ class TestExecute:
     """Up to the end of the job, or to the deferral."""
 
     def test_job_id_and_link_are_pushed_as_soon_as_the_job_is_submitted(self, make, context, ti, sandbox, jobs):
-        """So that they show while it runs, and when it fails."""
+        """So that they show while it runs, and when it fails; after its end with how it ended."""
         with pytest.raises(OsaiJobFailed):
             make(end="failed").execute(context)
         (job,) = jobs()
+        about = {"kind": "training", "job_id": job["id"], "conn_id": "osai_default"}
         assert ti.xcoms == {
             "job_id": job["id"],
-            "osai_job": {"kind": "training", "job_id": job["id"], "conn_id": "osai_default"},
+            "osai_job": about | {"state": "failed", "simulated": True},
             "osai_portal_link": f"{sandbox.portal_url}/trainings/{job['id']}",
         }
 
@@ -419,6 +420,8 @@ class TestSimulated:
         with pytest.raises(OsaiJobFailed):
             make(end="failed", message="out of memory").execute(context)
         assert len(warned()) == 1
+        about = context["ti"].xcoms["osai_job"]
+        assert (about["state"], about["simulated"]) == ("failed", True)  # for the list of jobs
 
     def test_a_rented_device_too(self, connection, context, warned):
         rent = OsaiRentDeviceOperator(task_id="task", device="jetson", duration=60, poll_interval=0.05)

@@ -372,7 +372,7 @@ def test_running_job_shows_progress_and_the_time_left(browser, ran, task_state):
     text = text_of(page)
     assert "OSAI running Airflow task deferred" in text
     assert "75 %" in text
-    assert re.search(r"about (10 min 0\d|9 min 5\d) s left", text)
+    assert "running for 30 min about 10 min left" in text
     assert 'data-refresh="3"' in page.text
 
 
@@ -443,6 +443,14 @@ class TestJobsList:
         text = text_of(page)
         assert "succeeded success" in text
         assert f"accuracy {ran.xcom('train_model')['metrics']['accuracy']:.5g}" in text
+
+    def test_list_has_the_state_of_a_job_that_failed(self, browser, ran):
+        """Its task has returned nothing."""
+        set_xcom(ran, "train_model", "return_value", None)
+        about = ran.xcom("train_model", "osai_job")
+        set_xcom(ran, "train_model", "osai_job", about | {"state": "failed", "simulated": True})
+        page = browser().get("/?kind=training")
+        assert "simulated failed success" in text_of(page)
 
     @pytest.mark.parametrize(
         ("query", "shown"),
@@ -520,7 +528,8 @@ def test_upload_page_shows_what_was_sent(browser, ran):
     assert f"Images in the dataset {result['images']:,}" in text
     assert f"Sent {result['uploaded']:,}" in text
     assert result["data_digest"] in text
-    assert all(name in text for name in result["categories"])
+    assert result["images_by_category"]
+    assert all(f"{name} {count}" in text for name, count in result["images_by_category"].items())
 
 
 def test_upload_page_lists_invalid_files_with_the_reasons(browser, ran):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -141,7 +142,7 @@ async def _run_page(request: Request, cache: JobCache, task: TaskRecord, user: A
         message = "The job in this task's XCom belongs to another task."
         return _page(request, "message.html", title="OSAI job", message=message)
     refresh = 0 if found.job.is_terminal and task.state not in run.RUNNING_IN_AIRFLOW else 3
-    values = run.job_values(found, task, comparison, datetime.now(UTC))
+    values = run.job_values(found, task, comparison, time.time())
     return _page(request, "run.html", error=None, refresh=refresh, **shared, **values)
 
 

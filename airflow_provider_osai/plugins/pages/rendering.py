@@ -14,13 +14,13 @@ from urllib.parse import quote
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-__all__ = ["format_duration", "format_number", "parse_time", "render", "task_path"]
+from airflow_provider_osai.jobs.remaining_time import format_duration
+
+__all__ = ["format_number", "render", "task_path"]
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 MAX_TEXT: Final = 2_000
 """Maximum characters of a text from OSAI or from a Dag on a page."""
-MINUTE: Final = 60.0
-HOUR: Final = 3600.0
 
 
 def render(template: str, **values: Any) -> str:
@@ -31,28 +31,6 @@ def render(template: str, **values: Any) -> str:
     """
     # A lone surrogate, which JSON allows, cannot be sent.
     return _environment().get_template(template).render(values).encode("utf-8", "replace").decode()
-
-
-def parse_time(text: Any) -> datetime | None:
-    """Return a time with a timezone; ``None`` for any other value, such as a time whose timezone is unknown."""
-    if isinstance(text, datetime):
-        return text if text.tzinfo else None
-    try:
-        time = datetime.fromisoformat(str(text))
-    except ValueError:
-        return None
-    return time if time.tzinfo else None
-
-
-def format_duration(seconds: float | None) -> str:
-    """Return a duration such as ``12.3 s``, ``4 min 05 s``, ``2 h 03 min``; empty for an unknown or negative one."""
-    if seconds is None or not math.isfinite(seconds) or seconds < 0:
-        return ""
-    if seconds < MINUTE:
-        return f"{seconds:.1f} s"
-    if seconds < HOUR:
-        return f"{int(seconds // 60)} min {int(seconds % 60):02} s"
-    return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02} min"
 
 
 def format_number(value: Any) -> str:
@@ -84,7 +62,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "duration": format_duration,
+        "duration": _duration,
         "json": _json,
         "number": format_number,
         "path": _quote,
@@ -96,12 +74,23 @@ def _environment() -> Environment:
     return environment
 
 
+def _duration(seconds: float | None) -> str:
+    """Return a duration such as ``12 min``; empty for an unknown or impossible one."""
+    return "" if seconds is None or not 0 <= seconds < math.inf else format_duration(seconds)
+
+
 def _time(value: Any) -> Markup | str:
-    """Return a ``<time>`` element, which the script shows in Airflow's timezone; other text as it is."""
-    time = parse_time(value)
-    if time is None:
+    """Return a ``<time>`` element, which the script shows in Airflow's timezone; other text as it is.
+
+    A time without a timezone is text, since nobody can tell which time it is.
+    """
+    try:
+        time = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        utc = time.astimezone(UTC) if time.tzinfo else None
+    except (ValueError, OverflowError):
+        utc = None
+    if utc is None:
         return _text(value or "")
-    utc = time.astimezone(UTC)
     return Markup('<time datetime="{}">{}</time>').format(utc.isoformat(), f"{utc:%Y-%m-%d %H:%M:%S} UTC")
 
 

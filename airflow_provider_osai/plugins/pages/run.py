@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_osai.api.class_metrics import class_metrics
 from airflow_provider_osai.api.models import JobResult, JobState
+from airflow_provider_osai.api.text import parse_time
 from airflow_provider_osai.jobs.idempotency import JobKey
+from airflow_provider_osai.jobs.remaining_time import remaining_seconds
 from airflow_provider_osai.plugins.pages.metrics import metric_cards
-from airflow_provider_osai.plugins.pages.rendering import parse_time
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from airflow_provider_osai.api.models import Job
     from airflow_provider_osai.plugins.pages.job_cache import JobView
     from airflow_provider_osai.plugins.pages.queries import TaskAddress, TaskRecord
@@ -72,12 +71,15 @@ def belongs_to_another_task(job: Job, address: TaskAddress) -> bool:
     )
 
 
-def job_values(view: JobView, task: TaskRecord, comparison: Comparison, now: datetime) -> dict[str, Any]:
-    """Return what the template shows of a job that was read from OSAI."""
+def job_values(view: JobView, task: TaskRecord, comparison: Comparison, now: float) -> dict[str, Any]:
+    """Return what the template shows of a job that was read from OSAI.
+
+    :param now: the present time, in seconds since the epoch.
+    """
     job = view.job
     result = job.result or JobResult()
-    start, end = parse_time(job.started_at or job.created_at), parse_time(job.finished_at)
-    until = end if job.is_terminal else now
+    start = parse_time(job.started_at or job.created_at)
+    end = parse_time(job.finished_at) if job.is_terminal else now
     return {
         "kind": job.kind.value,
         "job_id": job.id,
@@ -89,8 +91,8 @@ def job_values(view: JobView, task: TaskRecord, comparison: Comparison, now: dat
         "message": job.message,
         "portal_url": view.portal_url,
         "notes": view.notes,
-        "duration": (until - start).total_seconds() if until and start else None,
-        "remaining": None if job.is_terminal else remaining(job, now),
+        "duration": None if start is None or end is None else end - start,
+        "remaining": remaining_seconds(job, now),
         "queued": _seconds(job.created_at, job.started_at),
         "times": [
             ("Submitted", job.created_at),
@@ -154,14 +156,6 @@ def parameter_rows(task: TaskRecord) -> list[tuple[str, Any]]:
     return rows
 
 
-def remaining(job: Job, now: datetime) -> float | None:
-    """Return the estimated remaining seconds."""
-    start = parse_time(job.started_at)
-    if start is None or not job.progress or job.progress >= 1:
-        return None
-    return max(0.0, (now - start).total_seconds() * (1 - job.progress) / job.progress)
-
-
 def _cards(metrics: Mapping[str, Any], model_id: Any, comparison: Comparison) -> list[Any]:
     others = {}
     if comparison.champion is not None and comparison.champion_id != model_id:
@@ -192,7 +186,7 @@ def _curves(job: Job) -> list[dict[str, Any]]:
 
 def _seconds(start: Any, end: Any) -> float | None:
     begin, finish = parse_time(start), parse_time(end)
-    return (finish - begin).total_seconds() if begin and finish else None
+    return None if begin is None or finish is None else finish - begin
 
 
 def _disagreement(job: Job, task: TaskRecord) -> str | None:
