@@ -77,6 +77,16 @@ def forget_asset_events():
         session.execute(delete(AssetEvent))
 
 
+def forget_jobs():
+    """Delete the XComs of earlier tests, so that the pages have only the jobs of this one."""
+    from airflow.models.xcom import XComModel
+    from airflow.utils.session import create_session
+    from sqlalchemy import delete
+
+    with create_session() as session:
+        session.execute(delete(XComModel))
+
+
 @pytest.fixture
 def run_dag(dagbag):
     """Run a Dag to its end, triggers inline. No asset has an event when the test begins."""

@@ -20,10 +20,12 @@ from airflow_provider_osai.plugins.pages.app import create_pages
 
 
 class FakeAuthManager(SimpleAuthManager):
-    """Lets "stranger" read no Dag, "no_xcoms" no XCom, and "no_assets" no asset."""
+    """Lets "stranger" read no Dag, "no_xcoms" no XCom, "no_assets" no asset, and "examples" only the example Dags."""
 
     def is_authorized_dag(self, *, method, user, access_entity=None, details=None):
         if user.get_id() == "stranger" or (user.get_id(), access_entity) == ("no_xcoms", DagAccessEntity.XCOM):
+            return False
+        if user.get_id() == "examples" and details and not str(details.id).startswith("example_"):
             return False
         return super().is_authorized_dag(method=method, user=user, access_entity=access_entity, details=details)
 

@@ -14,7 +14,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import delete, insert, select, update
 
 from airflow_provider_osai.sandbox import Sandbox
-from tests.airflow.conftest import Ran, forget_asset_events
+from tests.airflow.conftest import Ran, forget_asset_events, forget_jobs
 from tests.airflow.pages import charts_of, text_of
 from tests.airflow.test_weekly import mislabelled, some
 from tests.conftest import CANARY
@@ -28,10 +28,11 @@ HOSTILE = "<script>alert(1)</script>"
 def runs(dagbag, images, tmp_path_factory):
     """Two runs: the first promotes its model, the second is trained on wrong labels and rejected."""
     forget_asset_events()
+    forget_jobs()
     folder = tmp_path_factory.mktemp("weeks")
     holdout = some(images, folder / "holdout", 5, 15)
     weeks = (
-        some(images, folder / "right", 10),
+        some(images, folder / "right", 15),
         mislabelled(some(images, folder / "right again", 15), folder / "wrong"),
     )
     with Sandbox(access_token=CANARY) as sandbox, pytest.MonkeyPatch.context() as patch:

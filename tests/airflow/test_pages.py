@@ -21,7 +21,7 @@ from sqlalchemy import delete, event, insert, select, update
 from airflow_provider_osai.api.models import Job, JobKind
 from airflow_provider_osai.plugins.pages.job_cache import JobCache, JobUnavailable, JobView
 from airflow_provider_osai.sandbox import Sandbox
-from tests.airflow.conftest import Ran
+from tests.airflow.conftest import Ran, forget_jobs
 from tests.airflow.pages import charts_of, text_of
 from tests.conftest import CANARY, SECRET
 
@@ -38,6 +38,7 @@ def sandbox():
 
 @pytest.fixture(scope="module")
 def finished(dagbag, sandbox, images):
+    forget_jobs()
     document = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": sandbox.base_url}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))

@@ -16,15 +16,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import uvicorn
+from airflow.models.asset import AssetEvent, AssetModel
+from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
+from airflow.utils.session import create_session
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect, sync_playwright
-from sqlalchemy import select
+from sqlalchemy import delete, func, insert, select, update
 
 from airflow_provider_osai.api.models import Job
 from airflow_provider_osai.plugins.pages.app import create_pages
 from airflow_provider_osai.plugins.pages.job_cache import JobUnavailable, JobView
 from airflow_provider_osai.sandbox import Sandbox
-from tests.airflow.conftest import Ran, forget_asset_events
+from tests.airflow.conftest import Ran, forget_asset_events, forget_jobs
 from tests.airflow.pages import token
 from tests.airflow.test_weekly import mislabelled, some
 from tests.conftest import CANARY, ROOT
@@ -62,9 +66,10 @@ class Osai:
 def runs(dagbag, images, tmp_path_factory):
     """Two runs: the first promotes its model, the second is trained on wrong labels and rejected."""
     forget_asset_events()
+    forget_jobs()
     folder = tmp_path_factory.mktemp("weeks")
     holdout = some(images, folder / "holdout", 5, 15)
-    right = some(images, folder / "right", 10)
+    right = some(images, folder / "right", 15)
     weeks = (right, mislabelled(some(images, folder / "right again", 15), folder / "wrong"))
     with Sandbox(access_token=CANARY) as sandbox, pytest.MonkeyPatch.context() as patch:
         document = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": sandbox.base_url}}
@@ -76,9 +81,6 @@ def runs(dagbag, images, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def asset_id(runs):
-    from airflow.models.asset import AssetModel
-    from airflow.utils.session import create_session
-
     with create_session() as session:
         return session.execute(select(AssetModel.id).where(AssetModel.uri == "osai://eu/models/digits")).scalar_one()
 
@@ -166,6 +168,16 @@ def assert_accessible(page):
     assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
 
 
+def fits(chart):
+    """Wait until the chart is as wide as its box."""
+    for _ in range(100):
+        gap = chart.evaluate("chart => chart.clientWidth - chart.querySelector('.uplot').offsetWidth")
+        if 0 <= gap < 24:
+            return
+        chart.page.wait_for_timeout(100)
+    pytest.fail(f"the chart is {gap} px narrower than its box")
+
+
 def pages(runs, asset_id):
     return {
         "run": task(runs[1]),
@@ -181,14 +193,12 @@ def pages(runs, asset_id):
 @pytest.mark.parametrize("name", ["run", "gate", "upload", "jobs", "models", "model"])
 def test_every_page_is_accessible_and_fits_at_all_widths(visit, runs, asset_id, name, scheme):
     """For an administrator, who sees the most."""
-    page = visit(pages(runs, asset_id)[name], "admin", "ADMIN", scheme=scheme)
+    page = visit(pages(runs, asset_id)[name], "examples", "ADMIN", scheme=scheme)
     for width in WIDTHS:
         page.set_viewport_size({"width": width, "height": 900})
-        page.wait_for_timeout(200)
         for chart in page.locator(".chart").all():
             expect(chart.locator(".uplot")).to_be_visible()
-            gap = "chart => chart.clientWidth - chart.querySelector('.uplot').offsetWidth"
-            assert 0 <= chart.evaluate(gap) < 24
+            fits(chart)
         assert_accessible(page)
     assert page.evaluate("document.documentElement.classList.contains('dark')") is (scheme == "dark")
     page.set_viewport_size({"width": 1280, "height": 700})
@@ -234,8 +244,68 @@ def running(progress, epochs):
     }
 
 
+@contextmanager
+def task_state(ran, state):
+    """Give the task of the training another state in Airflow's database."""
+    where = (TaskInstance.run_id == ran.run.run_id, TaskInstance.task_id == "train_model")
+
+    def change(state):
+        with create_session() as session:
+            session.execute(update(TaskInstance).where(*where).values(state=state))
+
+    change(state)
+    yield
+    change("success")
+
+
+@contextmanager
+def hostile_rows(ran, asset_id):
+    """Fill all texts of XComs, and an event of the champion, with markup."""
+    score = {"model_id": HOSTILE, "metrics": {HOSTILE: HOSTILE, "accuracy": 0.5}, "measured_on": HOSTILE}
+    values = {
+        "gate": {"decision": "rejected", "reasons": [HOSTILE], "rule": {}, "candidate": score, "champion": score},
+        "upload_images": dict.fromkeys(("dataset_id", "uploaded", "skipped", "data_digest"), HOSTILE)
+        | {"categories": [HOSTILE], "invalid_files": {HOSTILE: HOSTILE}, "images_by_category": {HOSTILE: HOSTILE}},
+        "train_model": {"state": HOSTILE, "model_id": HOSTILE, "metrics": {HOSTILE: HOSTILE, "accuracy": 0.5}},
+    }
+
+    def write(values):
+        with create_session() as session:
+            for task_id, value in values.items():
+                where = (XComModel.run_id == ran.run.run_id, XComModel.task_id == task_id)
+                session.execute(update(XComModel).where(*where, XComModel.key == "return_value").values(value=value))
+
+    originals = {task_id: ran.xcom(task_id) for task_id in values}
+    write(values)
+    with create_session() as session:
+        last = session.execute(select(func.max(AssetEvent.id))).scalar_one()
+        at = datetime.now(UTC) + timedelta(minutes=1)
+        session.execute(insert(AssetEvent), [{"asset_id": asset_id, "extra": score, "timestamp": at}])
+    yield
+    write(originals)
+    with create_session() as session:
+        session.execute(delete(AssetEvent).where(AssetEvent.id > last))
+
+
+@pytest.mark.parametrize("name", ["gate", "upload", "jobs", "models", "model", "run"])
+def test_hostile_rows_are_text_on_every_page(visit, runs, osai, asset_id, name):
+    """Who may write XComs or asset events may not run scripts in a viewer's browser."""
+    osai.error = JobUnavailable("OSAI is unreachable at the moment.", is_final=True)
+    with hostile_rows(runs[1], asset_id):
+        page = visit(pages(runs, asset_id)[name], "examples", "ADMIN")
+        expect(page.get_by_text("<script>").first).to_be_visible()
+        assert page.title() != "hacked"
+        assert page.locator("img").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
 def test_running_training_refreshes_without_moving_what_is_hovered(visit, runs, osai):
     """State, curves and progress; the hovered chart stays in its place."""
+    with task_state(runs[1], "deferred"):
+        watch_a_training(visit, runs, osai)
+
+
+def watch_a_training(visit, runs, osai):
     osai.fields = running(0.25, 5)
     page = visit(task(runs[1]))
     expect(page.get_by_text("25 %")).to_be_visible()
@@ -255,7 +325,7 @@ def test_running_training_refreshes_without_moving_what_is_hovered(visit, runs, 
     expect(chart.locator(".u-series").first).to_be_visible()
     osai.fields = running(1.0, 20) | {"state": "succeeded", "result": {"metrics": {"accuracy": 0.9}, "model_id": "m"}}
     expect(page.locator(".state").first).to_have_text("OSAI succeeded")
-    expect(page.locator("body")).to_have_attribute("data-refresh", "0")
+    expect(page.locator("body")).to_have_attribute("data-refresh", "3")  # until the task has ended, too
 
 
 def test_many_viewers_of_a_running_job_cause_one_request_in_three_seconds(visit, runs, osai):
