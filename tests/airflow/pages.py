@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,10 @@ from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
 from starlette.testclient import TestClient
 
 from airflow_provider_osai.plugins.pages.app import create_pages
+from airflow_provider_osai.sandbox import Sandbox
+from tests.airflow.conftest import Ran, forget_asset_events, forget_jobs
+from tests.airflow.test_weekly import mislabelled, some
+from tests.conftest import CANARY
 
 
 class FakeAuthManager(SimpleAuthManager):
@@ -33,6 +38,21 @@ class FakeAuthManager(SimpleAuthManager):
         if user.get_id() == "no_assets":
             return False
         return super().is_authorized_asset(method=method, user=user, details=details)
+
+
+@contextmanager
+def two_weeks(dagbag: Any, images: Path, folder: Path) -> Iterator[list[Ran]]:
+    """Run the weekly example twice: the first run promotes its model, the second has wrong labels and is rejected."""
+    forget_asset_events()
+    forget_jobs()
+    holdout = some(images, folder / "holdout", 5, 15)
+    right = some(images, folder / "right", 15)
+    wrong = mislabelled(right, folder / "wrong")
+    with Sandbox(access_token=CANARY) as sandbox, pytest.MonkeyPatch.context() as patch:
+        document = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": sandbox.base_url}}
+        patch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
+        confs = [{"images": str(week), "holdout": str(holdout)} for week in (right, wrong)]
+        yield [Ran(dagbag.dags["example_osai_weekly"].test(run_conf=conf)) for conf in confs]
 
 
 @contextmanager

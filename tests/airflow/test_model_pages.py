@@ -13,11 +13,7 @@ from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from sqlalchemy import delete, insert, select, update
 
-from airflow_provider_osai.sandbox import Sandbox
-from tests.airflow.conftest import Ran, forget_asset_events, forget_jobs
-from tests.airflow.pages import charts_of, text_of
-from tests.airflow.test_weekly import mislabelled, some
-from tests.conftest import CANARY
+from tests.airflow.pages import charts_of, text_of, two_weeks
 
 DAG = "example_osai_weekly"
 URI = "osai://eu/models/digits"
@@ -26,20 +22,8 @@ HOSTILE = "<script>alert(1)</script>"
 
 @pytest.fixture(scope="module")
 def runs(dagbag, images, tmp_path_factory):
-    """Two runs: the first promotes its model, the second is trained on wrong labels and rejected."""
-    forget_asset_events()
-    forget_jobs()
-    folder = tmp_path_factory.mktemp("weeks")
-    holdout = some(images, folder / "holdout", 5, 15)
-    weeks = (
-        some(images, folder / "right", 15),
-        mislabelled(some(images, folder / "right again", 15), folder / "wrong"),
-    )
-    with Sandbox(access_token=CANARY) as sandbox, pytest.MonkeyPatch.context() as patch:
-        document = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": sandbox.base_url}}
-        patch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
-        confs = [{"images": str(week), "holdout": str(holdout)} for week in weeks]
-        yield [Ran(dagbag.dags[DAG].test(run_conf=conf)) for conf in confs]
+    with two_weeks(dagbag, images, tmp_path_factory.mktemp("weeks")) as runs:
+        yield runs
 
 
 @pytest.fixture

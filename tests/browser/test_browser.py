@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from airflow_provider_osai.sandbox import Sandbox
+from tests.browser.chromium import launch
 from tests.conftest import AIRFLOW, CANARY, ROOT, SECRET
 
 pytestmark = pytest.mark.e2e
@@ -44,10 +44,8 @@ def airflow(osai, tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(airflow):
     """A page of a browser that is signed in to Airflow."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert chromium, "these tests need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = launch(playwright)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
         page.set_default_timeout(30_000)
         page.goto(airflow.url)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import threading
 import time
 from contextlib import contextmanager
@@ -27,11 +26,9 @@ from sqlalchemy import delete, func, insert, select, update
 from airflow_provider_osai.api.models import Job
 from airflow_provider_osai.plugins.pages.app import create_pages
 from airflow_provider_osai.plugins.pages.job_cache import JobUnavailable, JobView
-from airflow_provider_osai.sandbox import Sandbox
-from tests.airflow.conftest import Ran, forget_asset_events, forget_jobs
-from tests.airflow.pages import token
-from tests.airflow.test_weekly import mislabelled, some
-from tests.conftest import CANARY, ROOT
+from tests.airflow.pages import token, two_weeks
+from tests.browser.chromium import launch
+from tests.conftest import ROOT
 
 pytestmark = pytest.mark.e2e
 DAG = "example_osai_weekly"
@@ -64,19 +61,9 @@ class Osai:
 
 @pytest.fixture(scope="module")
 def runs(dagbag, images, tmp_path_factory):
-    """Two runs: the first promotes its model, the second is trained on wrong labels and rejected."""
-    forget_asset_events()
-    forget_jobs()
-    folder = tmp_path_factory.mktemp("weeks")
-    holdout = some(images, folder / "holdout", 5, 15)
-    right = some(images, folder / "right", 15)
-    weeks = (right, mislabelled(some(images, folder / "right again", 15), folder / "wrong"))
-    with Sandbox(access_token=CANARY) as sandbox, pytest.MonkeyPatch.context() as patch:
-        document = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": sandbox.base_url}}
-        patch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
+    with two_weeks(dagbag, images, tmp_path_factory.mktemp("weeks")) as runs, pytest.MonkeyPatch.context() as patch:
         patch.setattr("airflow_provider_osai.plugins.pages.app.FIRST_WAIT", 30.0)
-        confs = [{"images": str(week), "holdout": str(holdout)} for week in weeks]
-        yield [Ran(dagbag.dags[DAG].test(run_conf=conf)) for conf in confs]
+        yield runs
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +100,8 @@ def address(osai, runs):
 @pytest.fixture(scope="module")
 def chromium(runs):
     """Started after the runs: Playwright occupies the event loop of this thread, which they need."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert path, "these tests need Chromium: apt-get install chromium"
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        browser = launch(playwright)
         yield browser
         browser.close()
 
