@@ -502,24 +502,41 @@ class TestJobsList:
         assert 'rel="next"' not in second.text
         assert f'?{html.escape(query)}" rel="prev"' in second.text
 
+    def test_page_of_a_mapped_task_lists_the_jobs_of_all_instances(self, browser, ran, instances):
+        """In the order of their map index, with the number of instances by state."""
+        instances("train_many")
+        first, second = (browser().get(task(ran, "train_many") + query) for query in ("", "?page=2"))
+        assert "train_many 60 task instances 60 success" in text_of(first)
+        links = re.findall(r'href="\.\./\.\./\.\./\.\./task/[^"]*/train_many/(-?\d+)"', first.text + second.text)
+        assert links == [str(number) for number in range(60)]
+        assert 'rel="next"' not in second.text
+        assert 'href="-1">All jobs of train_many' in browser().get(task(ran, "train_many", "7")).text
+
     @pytest.fixture
-    def many(self, ran):
+    def many(self, instances):
         """Sixty mapped instances besides the one of the run."""
-        with create_session() as session:
-            where = (TaskInstance.run_id == ran.run.run_id, TaskInstance.task_id == "train_model")
-            columns = TaskInstance.__table__.columns
-            instance = dict(session.execute(select(*columns).where(*where)).one()._mapping)
-            xcom = next(
-                row for row in _rows(XComModel, ran) if (row["task_id"], row["key"]) == ("train_model", "osai_job")
-            )
-            for number in range(60):
-                key = uuid.uuid4() if not isinstance(instance["id"], str) else str(uuid.uuid4())
-                session.execute(TaskInstance.__table__.insert().values(instance | {"id": key, "map_index": number}))
-                session.execute(XComModel.__table__.insert().values(xcom | {"map_index": number}))
-        yield
+        instances("train_model")
+
+    @pytest.fixture
+    def instances(self, ran):
+        """Add sixty mapped instances of a task, copies of the training."""
+        where = (TaskInstance.run_id == ran.run.run_id, TaskInstance.task_id == "train_model")
+
+        def add(task_id):
+            with create_session() as session:
+                columns = TaskInstance.__table__.columns
+                instance = dict(session.execute(select(*columns).where(*where)).one()._mapping)
+                xcom = {(row["task_id"], row["key"]): row for row in _rows(XComModel, ran)}["train_model", "osai_job"]
+                for number in range(60):
+                    key = uuid.uuid4() if not isinstance(instance["id"], str) else str(uuid.uuid4())
+                    copy = {"task_id": task_id, "map_index": number}
+                    session.execute(TaskInstance.__table__.insert().values(instance | copy | {"id": key}))
+                    session.execute(XComModel.__table__.insert().values(xcom | copy))
+
+        yield add
         with create_session() as session:
             session.execute(delete(XComModel).where(XComModel.run_id == ran.run.run_id, XComModel.map_index >= 0))
-            session.execute(delete(TaskInstance).where(*where, TaskInstance.map_index >= 0))
+            session.execute(delete(TaskInstance).where(where[0], TaskInstance.map_index >= 0))
 
 
 def test_upload_page_shows_what_was_sent(browser, ran):

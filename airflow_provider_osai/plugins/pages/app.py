@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +29,7 @@ from airflow_provider_osai.plugins.pages.queries import (
     find_task,
     gate_results,
     gate_tasks,
+    instance_states,
     list_jobs,
     model_events,
     previous_result,
@@ -116,7 +118,7 @@ async def _task_page(request: Request, cache: JobCache, address: TaskAddress, us
     """Return the page of a task by what the task is."""
     task = await asyncio.to_thread(find_task, address)
     if task is None:
-        return _page(request, "message.html", title="OSAI", message="Airflow has no such task.")
+        return await asyncio.to_thread(_batch_page, request, address)
     is_running = task.state in run.RUNNING_IN_AIRFLOW
     if gate.is_gate(task):
         return await asyncio.to_thread(_gate_page, request, task, user)
@@ -126,6 +128,25 @@ async def _task_page(request: Request, cache: JobCache, address: TaskAddress, us
         message = "This task has not submitted an OSAI job yet."
         return _page(request, "message.html", title="OSAI job", message=message, refresh=5)
     return await _run_page(request, cache, task, user)
+
+
+def _batch_page(request: Request, address: TaskAddress) -> str:
+    """Return the page with the jobs of all instances of a mapped task."""
+    counts = instance_states(address)
+    if not counts or address.map_index >= 0:
+        return _page(request, "message.html", title="OSAI", message="Airflow has no such task.")
+    wanted = replace(parse_filter({"page": request.query_params.get("page", "")}), task=address)
+    records, has_more = list_jobs([address.dag_id], wanted)
+    return _page(
+        request,
+        "batch.html",
+        address=address,
+        counts=counts,
+        rows=job_rows(records, datetime.now(UTC)),
+        number=wanted.page + 1,
+        has_more=has_more,
+        refresh=10 if counts.keys() & run.RUNNING_IN_AIRFLOW else 0,
+    )
 
 
 async def _run_page(request: Request, cache: JobCache, task: TaskRecord, user: Any) -> str:

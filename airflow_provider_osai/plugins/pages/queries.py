@@ -19,7 +19,7 @@ from airflow.models.serialized_dag import SerializedDagModel
 from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, func, or_, select
 
 from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.api.models import JobKind
@@ -47,6 +47,7 @@ __all__ = [
     "find_task",
     "gate_results",
     "gate_tasks",
+    "instance_states",
     "list_jobs",
     "model_events",
     "previous_result",
@@ -165,6 +166,7 @@ class JobFilter:
     :param kind: the job's kind.
     :param state: the task's state in Airflow.
     :param dag_id: the Dag's id.
+    :param task: only instances of this mapped task in its run, in the order of their map index.
     :param after: submitted at this time or later.
     :param before: submitted before this time.
     :param page: number of the page, from 0.
@@ -174,6 +176,7 @@ class JobFilter:
     kind: str | None = None
     state: str | None = None
     dag_id: str | None = None
+    task: TaskAddress | None = None
     after: datetime | None = None
     before: datetime | None = None
     page: int = 0
@@ -358,11 +361,29 @@ def gate_results(gates: Collection[tuple[str, str]]) -> list[tuple[TaskAddress, 
     return [(TaskAddress(*row[:4]), row[4], _mapping(row[5])) for row in reversed(rows)]
 
 
+def instance_states(address: TaskAddress) -> dict[str, int]:
+    """Return the number of mapped instances of a task by their state in Airflow; empty if it has none."""
+    query = (
+        select(TaskInstance.state, func.count())
+        .where(
+            TaskInstance.dag_id == address.dag_id,
+            TaskInstance.run_id == address.run_id,
+            TaskInstance.task_id == address.task_id,
+            TaskInstance.map_index >= 0,
+        )
+        .group_by(TaskInstance.state)
+        .order_by(TaskInstance.state)
+    )
+    with create_session() as session:
+        return {str(getattr(state, "value", state) or "none"): count for state, count in session.execute(query)}
+
+
 def list_jobs(dag_ids: Collection[str], wanted: JobFilter) -> tuple[list[JobRecord], bool]:
     """Return a page of the jobs that tasks of these Dags submitted, latest first, and whether there are more.
 
     Uses two SQL statements.
     """
+    order = [] if wanted.task else [XComModel.timestamp.desc()]
     query = (
         select(
             XComModel.dag_id,
@@ -379,7 +400,7 @@ def list_jobs(dag_ids: Collection[str], wanted: JobFilter) -> tuple[list[JobReco
         )
         .join(TaskInstance, _is_same_task(XComModel, TaskInstance))
         .where(XComModel.key == JOB, XComModel.dag_id.in_(dag_ids), *_conditions(wanted))
-        .order_by(XComModel.timestamp.desc(), XComModel.dag_run_id.desc(), XComModel.task_id, XComModel.map_index)
+        .order_by(*order, XComModel.dag_run_id.desc(), XComModel.task_id, XComModel.map_index)
         .offset(wanted.page * wanted.size)
         .limit(wanted.size + 1)
     )
@@ -411,6 +432,8 @@ def _conditions(wanted: JobFilter) -> list[Any]:
         conditions.append(TaskInstance.state == wanted.state)
     if wanted.dag_id is not None:
         conditions.append(XComModel.dag_id == wanted.dag_id)
+    if wanted.task is not None:
+        conditions += [XComModel.run_id == wanted.task.run_id, XComModel.task_id == wanted.task.task_id]
     if wanted.after is not None:
         conditions.append(XComModel.timestamp >= wanted.after)
     if wanted.before is not None:
