@@ -19,7 +19,8 @@ from airflow_provider_osai.cli.output import redirect_stdout
 from airflow_provider_osai.cli.time_limits import EACH, TimeLimits, add_options
 from airflow_provider_osai.hooks.deployment import VARIABLE
 from airflow_provider_osai.hooks.osai import OsaiHook
-from airflow_provider_osai.webhooks.token import WebhookProbe, address, seal
+from airflow_provider_osai.webhooks.address import address
+from airflow_provider_osai.webhooks.token import WebhookProbe, seal
 
 __all__ = ["load_settings", "main", "webhook_check"]
 

@@ -146,7 +146,8 @@ def webhook_enabled(use_webhook: bool | None, settings: OsaiSettings, log: Any) 
 def webhook_url(settings: OsaiSettings, osai_conn_id: str, owner: TaskKey, deployment: Deployment) -> str:
     """Return the webhook URL, signed for this task instance; it is valid for thirty days."""
     # Imported here because most tasks use no webhook.
-    from airflow_provider_osai.webhooks.token import WebhookToken, address, seal
+    from airflow_provider_osai.webhooks.address import address
+    from airflow_provider_osai.webhooks.token import WebhookToken, seal
 
     secrets = [secret.get_secret_value() for secret in settings.webhook_secrets]
     token = WebhookToken(osai_conn_id, owner).sign(secrets)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from airflow.plugins_manager import AirflowPlugin
 
-from airflow_provider_osai.webhooks.token import PREFIX, WEBHOOK
+from airflow_provider_osai.webhooks.address import PREFIX, WEBHOOK
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

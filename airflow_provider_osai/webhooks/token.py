@@ -20,21 +20,14 @@ from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
 from airflow_provider_osai.jobs.idempotency import TaskKey
 
 __all__ = [
-    "PREFIX",
-    "WEBHOOK",
     "InvalidToken",
     "WebhookProbe",
     "WebhookToken",
-    "address",
     "claimed_connection_id",
     "seal",
     "unseal",
 ]
 
-PREFIX: Final = "/osai"
-"""URL prefix under which Airflow's API server mounts the webhook app."""
-WEBHOOK: Final = "/webhook/"
-"""Path of the webhook endpoint below the prefix; the token follows it."""
 LIFETIME: Final = 30 * 24 * 3600
 """Seconds for which a token is valid. The end of a job that takes longer is detected by polling."""
 TOKEN_CHARACTERS: Final = re.compile(r"[A-Za-z0-9_.-]*")
@@ -44,15 +37,6 @@ MAX_LENGTH: Final = 4096
 
 class InvalidToken(Exception):
     """A token is invalid. The message gives the reason and contains nothing of the token."""
-
-
-def address(base_url: str, text: str) -> str:
-    """Return the webhook URL for a sealed token or probe.
-
-    :param base_url: Airflow's URL, without a trailing slash.
-    :param text: the sealed token or probe.
-    """
-    return f"{base_url}{PREFIX}{WEBHOOK}{text}"
 
 
 def seal(text: str, deployment_secret: str) -> str:

@@ -18,7 +18,8 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.requests import DeviceRentalRequest
 from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from airflow_provider_osai.jobs.idempotency import TaskKey
-from airflow_provider_osai.webhooks.token import WebhookToken, address, seal
+from airflow_provider_osai.webhooks.address import address
+from airflow_provider_osai.webhooks.token import WebhookToken, seal
 from tests.conftest import AIRFLOW, CANARY, SECRET, settings_for
 
 pytestmark = pytest.mark.e2e

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_osai.jobs.idempotency import TaskKey
+from airflow_provider_osai.webhooks.address import address
 from airflow_provider_osai.webhooks.token import (
     InvalidToken,
     WebhookProbe,
     WebhookToken,
-    address,
     claimed_connection_id,
     seal,
     unseal,
