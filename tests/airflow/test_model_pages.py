@@ -101,7 +101,7 @@ def test_gate_page_with_an_odd_result_does_not_fail(browser, runs, value):
 def test_metrics_of_a_training_are_compared_with_champion_and_previous_run(browser, runs):
     """On the page of the second run; the first run's model is the champion and has no previous one."""
     text = text_of(browser().get(f"/task/{DAG}/{runs[1].run.run_id}/train_model/-1"))
-    assert "to champion" in text
+    assert "to champion, measured on other data" in text  # of the gate's evaluation
     assert "to previous run" in text
     assert f"Gate gate , champion of {URI}" in text
     text = text_of(browser().get(f"/task/{DAG}/{runs[0].run.run_id}/train_model/-1"))
@@ -111,6 +111,16 @@ def test_metrics_of_a_training_are_compared_with_champion_and_previous_run(brows
     text = text_of(browser("no_assets").get(f"/task/{DAG}/{runs[1].run.run_id}/train_model/-1"))
     assert "to champion" not in text
     assert "to previous run" in text
+
+
+def test_training_is_better_or_worse_than_a_champion_measured_on_the_same_data(browser, runs, asset_id):
+    """Which is what a gate without an evaluation compares."""
+    digest = runs[1].xcom("train_model", "data_digest")
+    add_event(asset_id, {"model_id": "same-data", "metrics": {"accuracy": 0.99, "loss": 9}, "measured_on": digest})
+    page = browser().get(f"/task/{DAG}/{runs[1].run.run_id}/train_model/-1").text
+    assert re.search(r'class="difference worse"><b>-0\.\d+</b> to champion<', page)
+    assert re.search(r'class="difference better"><b>-\d\.\d+</b> to champion<', page)
+    assert "other data" not in page
 
 
 class TestHistory:

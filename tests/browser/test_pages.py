@@ -196,7 +196,8 @@ def test_every_page_is_accessible_and_fits_at_all_widths(visit, runs, asset_id, 
 def test_finished_training_shows_metrics_beside_champion_and_previous_run(visit, runs):
     page = visit(task(runs[1]))
     card = page.locator(".card").filter(has=page.get_by_role("heading", name="accuracy", exact=True))
-    expect(card.locator(".worse")).to_have_count(2)
+    expect(card.locator(".worse")).to_contain_text("to previous run")
+    expect(card.locator(".unknown")).to_contain_text("to champion, measured on other data")
     expect(page.locator(".chart canvas")).to_have_count(2)
     expect(page.get_by_role("table").first).to_be_visible()
     expect(page.locator("h1")).to_contain_text("digits")

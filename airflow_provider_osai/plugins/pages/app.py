@@ -197,6 +197,7 @@ def _surroundings(task: TaskRecord, user: Any) -> tuple[run.Comparison, dict[str
     comparison = run.Comparison(
         champion_id=champion.model.model_id if champion else None,
         champion=champion.model.metrics if champion else None,
+        same_data=champion is not None and champion.model.measured_on in run.measured_on(task),
         previous=previous if isinstance(previous, dict) else None,
     )
     return comparison, {"gates": gates, "next_tasks": next_tasks}

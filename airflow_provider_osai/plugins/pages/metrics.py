@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -39,11 +39,14 @@ class MetricCard:
     differences: tuple[Difference, ...] = ()
 
 
-def metric_cards(metrics: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]]) -> list[MetricCard]:
+def metric_cards(
+    metrics: Mapping[str, Any], others: Mapping[str, Mapping[str, Any]], on_other_data: Container[str] = ()
+) -> list[MetricCard]:
     """Return a card for each metric, those with a known direction first.
 
     :param metrics: the job's metrics by name.
     :param others: the metrics of other models, by a label such as ``champion``.
+    :param on_other_data: the labels of those that were measured on other data, so that none is better or worse.
     """
     names = sorted(metrics, key=lambda name: _direction(name) == 0)
     return [
@@ -53,7 +56,7 @@ def metric_cards(metrics: Mapping[str, Any], others: Mapping[str, Mapping[str, A
             tuple(
                 difference
                 for label, other in others.items()
-                if (difference := _difference(label, name, metrics[name], other.get(name))) is not None
+                if (difference := _difference(label, name, metrics[name], other.get(name), on_other_data)) is not None
             ),
         )
         for name in names[:MAX_CARDS]
@@ -67,14 +70,14 @@ def main_metric(metrics: Mapping[str, Any]) -> tuple[str, Any] | None:
     return next(((name, metrics[name]) for name in known or numbers), None)
 
 
-def _difference(label: str, name: str, value: Any, other: Any) -> Difference | None:
+def _difference(label: str, name: str, value: Any, other: Any, on_other_data: Container[str]) -> Difference | None:
     new, old = parse_metric(value), parse_metric(other)
     if new is None or old is None:
         return None
     change = new - old
     if not change:
         return Difference(label, "±0", "same")
-    direction = _direction(name)
+    direction = 0 if label in on_other_data else _direction(name)
     trend = "unknown" if not direction else "better" if (change > 0) == (direction > 0) else "worse"
     return Difference(label, f"{float(change):+.4g}", trend)
 

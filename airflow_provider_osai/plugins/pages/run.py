@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_osai.plugins.pages.job_cache import JobView
     from airflow_provider_osai.plugins.pages.queries import TaskAddress, TaskRecord
 
-__all__ = ["Comparison", "belongs_to_another_task", "job_values", "parameter_rows", "task_values"]
+__all__ = ["Comparison", "belongs_to_another_task", "job_values", "measured_on", "parameter_rows", "task_values"]
 
 CURVES: Final = (
     ("Loss", (("loss", "training"), ("val_loss", "validation"))),
@@ -31,6 +31,7 @@ REFERENCES: Final = {
     "conversion_id": "Conversion",
     "device_id": "Device",
 }
+ON_OTHER_DATA: Final = "champion, measured on other data"
 HIDDEN_FIELDS: Final = frozenset({"osai_conn_id", "candidate", "champion"})
 FAILED_IN_AIRFLOW: Final = frozenset({"failed", "upstream_failed", "skipped"})
 RUNNING_IN_AIRFLOW: Final = frozenset(
@@ -46,11 +47,13 @@ class Comparison:
 
     :param champion_id: the champion's model id; ``None`` = no champion, or its asset may not be read.
     :param champion: the champion's metrics.
+    :param same_data: whether these were measured on the same data as the job's.
     :param previous: the metrics of the same task in an earlier run.
     """
 
     champion_id: str | None = None
     champion: Mapping[str, Any] | None = None
+    same_data: bool = False
     previous: Mapping[str, Any] | None = None
 
 
@@ -143,6 +146,12 @@ def task_values(task: TaskRecord, comparison: Comparison) -> dict[str, Any]:
     }
 
 
+def measured_on(task: TaskRecord) -> set[str]:
+    """Return the names of the data on which the metrics of the task's job were measured, as gates compare them."""
+    named = (task.result.get("measured_on"), task.result.get("data_digest"), task.fields.get("data_digest"))
+    return {name for name in named if isinstance(name, str) and name}
+
+
 def parameter_rows(task: TaskRecord) -> list[tuple[str, Any]]:
     """Return the arguments with which the task ran, by name; those of ``parameters`` one by one."""
     rows: list[tuple[str, Any]] = []
@@ -159,10 +168,10 @@ def parameter_rows(task: TaskRecord) -> list[tuple[str, Any]]:
 def _cards(metrics: Mapping[str, Any], model_id: Any, comparison: Comparison) -> list[Any]:
     others = {}
     if comparison.champion is not None and comparison.champion_id != model_id:
-        others["champion"] = comparison.champion
+        others["champion" if comparison.same_data else ON_OTHER_DATA] = comparison.champion
     if comparison.previous is not None:
         others["previous run"] = comparison.previous
-    return metric_cards(metrics, others)
+    return metric_cards(metrics, others, {ON_OTHER_DATA})
 
 
 def _references(result: Mapping[str, Any]) -> list[tuple[str, str]]:
