@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from airflow.sdk import Asset
+from airflow.sdk import Asset, AssetAlias
 
 __all__ = ["ByAsset"]
 
@@ -21,10 +21,14 @@ class ByAsset:
         self._kept: dict[str, Any] = {}
 
     def __getitem__(self, asset: Asset) -> Any:
-        return self._kept.setdefault(asset.uri, self._make())
+        return self._kept.setdefault(_name(asset), self._make())
 
     def __setitem__(self, asset: Asset, what: Any) -> None:
-        self._kept[asset.uri] = what
+        self._kept[_name(asset)] = what
 
     def __contains__(self, asset: Asset) -> bool:
-        return asset.uri in self._kept
+        return _name(asset) in self._kept
+
+
+def _name(asset: Asset | AssetAlias) -> str:
+    return asset.name if isinstance(asset, AssetAlias) else asset.uri

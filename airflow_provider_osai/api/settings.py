@@ -102,6 +102,11 @@ class OsaiSettings(HoldsSecret, BaseModel):
         return self.missing_webhook_extra is None
 
     @property
+    def asset_region(self) -> str:
+        """The region in the URIs of assets and in lineage: the region, or the host if the connection has a base URL."""
+        return self.region or urlsplit(self.base_url).netloc
+
+    @property
     def missing_webhook_extra(self) -> str | None:
         """The extra that webhooks need and the connection lacks; ``None`` if it has both."""
         if not self.webhook_base_url:

@@ -5,15 +5,58 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_osai.assets.uris import is_osai
+from airflow.sdk import AssetAlias
+
+from airflow_provider_osai.api.errors import OsaiArgumentError
+from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.assets.uris import is_osai, osai_dataset, osai_model
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, BaseOperator, Context
 
-__all__ = ["asset_event_extras", "last_extra", "set_asset_event_extra", "suppress_asset_events"]
+__all__ = ["asset_event_extras", "create_asset_events", "last_extra", "set_asset_event_extra", "suppress_asset_events"]
 
 MAX_EVENTS: Final = 100
 """Maximum events of an asset that are read, latest first."""
+
+
+CHANGED_MODELS: Final = frozenset({JobKind.TRAINING, JobKind.RETRAINING})
+"""Kinds of job that make the model in their result."""
+CHANGED_DATASETS: Final = frozenset({JobKind.MANIPULATION, JobKind.PREDICTION})
+"""Kinds of job that make or change the dataset in their result."""
+
+
+def create_asset_events(task: BaseOperator, context: Context, result: Mapping[str, Any], region: str) -> None:
+    """Create the asset events of the running *task* from its result: of its OSAI assets, and of its aliases.
+
+    An ``AssetAlias`` in the outlets gets an event of the asset that the task has made or changed, whose id is only
+    known at run time: ``osai_model(<model_id>)`` of a training, ``osai_dataset(<dataset_id>)`` of a task that changes a
+    dataset. A conversion and a device rental make neither.
+
+    :param result: what the task returns; its ``kind`` is the job's, and is missing if there was no job.
+    :param region: the region of the asset's URI, or the host of the connection's base URL.
+    """
+    set_asset_event_extra(task, context, result)
+    aliases = [outlet for outlet in task.outlets if isinstance(outlet, AssetAlias)]
+    if not aliases:
+        return
+    try:
+        asset = _changed_asset(result, region)
+    except OsaiArgumentError as error:  # an id that no URI can have; the task has succeeded nevertheless
+        task.log.warning("No event of the asset alias is created: %s", error)
+        return
+    if asset is not None:
+        for alias in aliases:
+            context["outlet_events"][alias].add(asset, extra=dict(result))
+
+
+def _changed_asset(result: Mapping[str, Any], region: str) -> Asset | None:
+    kind = result.get("kind")
+    if kind in CHANGED_MODELS and result.get("model_id"):
+        return osai_model(str(result["model_id"]), region=region)
+    if (kind is None or kind in CHANGED_DATASETS) and result.get("dataset_id"):
+        return osai_dataset(str(result["dataset_id"]), region=region)
+    return None
 
 
 def set_asset_event_extra(task: BaseOperator, context: Context, extra: Mapping[str, Any]) -> None:

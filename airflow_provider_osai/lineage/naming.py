@@ -21,7 +21,7 @@ __all__ = ["from_asset", "namespace_from", "to_dataset"]
 
 def namespace_from(settings: OsaiSettings) -> str:
     """Return the OpenLineage namespace: the region, or the host if the connection has a base URL."""
-    return f"{SCHEME}://{settings.region or urlsplit(settings.base_url).netloc}"
+    return f"{SCHEME}://{settings.asset_region}"
 
 
 def to_dataset(namespace: str, group: str, name: str, facets: dict[str, Any] | None = None) -> Dataset:

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from airflow.sdk.definitions.mappedoperator import OperatorPartial
 
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiError
-from airflow_provider_osai.assets.events import set_asset_event_extra
+from airflow_provider_osai.assets.events import create_asset_events
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.operators._callbacks import MappedCallbacks
 
@@ -184,7 +184,7 @@ class OsaiClientOperator(OsaiOperator):
         """Do the work; see the class."""
         with fail_without_retry(), self.hook.get_conn() as client:
             result = dict(self.run_with_client(client))
-        set_asset_event_extra(self, context, result)
+        create_asset_events(self, context, result, client.settings.asset_region)
         return result
 
     def on_kill(self) -> None:

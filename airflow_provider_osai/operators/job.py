@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout, conf
 
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiError, OsaiJobCancelled, OsaiJobLost, OsaiJobTimeout
 from airflow_provider_osai.api.models import TERMINAL_STATES, JobKind, JobState
-from airflow_provider_osai.assets.events import set_asset_event_extra, suppress_asset_events
+from airflow_provider_osai.assets.events import create_asset_events, suppress_asset_events
 from airflow_provider_osai.compat import TaskDeferralError, TaskDeferralTimeout
 from airflow_provider_osai.hooks.deployment import load_deployment
 from airflow_provider_osai.hooks.osai import OsaiHook
@@ -364,7 +364,8 @@ class OsaiJobOperator(OsaiOperator):
 
     def _update_asset_events(self, context: Context, result: dict[str, Any]) -> None:
         """Put the result into the events of the task's assets. For subclasses."""
-        set_asset_event_extra(self, context, result)
+        settings = self._client.settings if self._client else self.hook.settings()
+        create_asset_events(self, context, result, settings.asset_region)
 
     def _pull_own_xcom(self, context: Context, key: str) -> Any:
         ti = context["ti"]

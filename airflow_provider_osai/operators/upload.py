@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_osai.api.requests import OnInvalidFile, UploadRequest
 from airflow_provider_osai.assets.data_changes import DATA_DIGEST, skip_if_unchanged
-from airflow_provider_osai.assets.events import set_asset_event_extra
+from airflow_provider_osai.assets.events import create_asset_events
 from airflow_provider_osai.data.scan import MIN_TRAINING_IMAGES, scan_source
 from airflow_provider_osai.data.sources import open_source
 from airflow_provider_osai.operators._paths import parse_path
@@ -108,7 +108,7 @@ class OsaiUploadImagesOperator(OsaiOperator):
             uploaded = self._uploader.run()
             if self.skip_if_trained_on is not None:
                 skip_if_unchanged(uploaded[DATA_DIGEST], self.skip_if_trained_on, context)
-            set_asset_event_extra(self, context, uploaded)
+            create_asset_events(self, context, uploaded, client.settings.asset_region)
             return dict(uploaded)
 
     def on_kill(self) -> None:

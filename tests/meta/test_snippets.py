@@ -140,6 +140,7 @@ SNIPPETS: dict[str, AsDag | InPytest | ByItsTest] = {
     "docs/devices.md#Devices": AsDag(),
     "docs/events.md#Events": AsDag(replace={"7f3a": "{dataset}"}),
     "docs/gate.md#Model gate": AsDag(replace={"/data/defects": "{images}", "4711": "{holdout}"}),
+    "docs/gate.md#Assets": AsDag(replace={"4711": "{dataset}"}),
     "docs/gate.md#Skip unchanged data": AsDag(context=ONLY_IF_NEW),
     "docs/gate.md#Tell people": ByItsTest("tests/airflow/test_gate_alerts.py"),
     "docs/gate.md#Tell people (2)": ByItsTest("tests/airflow/test_gate_alerts.py"),
