@@ -278,8 +278,9 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         """
         model_id = self._model_id = score.model_id
         if model_id not in self._evaluations:
-            # Push both before deferring, so that the resumed task can pull them.
+            # Push them before deferring, so that the resumed task can pull them.
             context["ti"].xcom_push(key=EVALUATED, value=self._evaluations)
+            context["ti"].xcom_push(key=EVALUATION_JOBS, value=self._evaluation_jobs)
             context["ti"].xcom_push(key=EVALUATING, value=model_id)
             self._evaluate(context, model_id, partial(super().execute, context))
         if (metrics := self._evaluations[model_id]) is None:
@@ -296,7 +297,6 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
             result = evaluate()
             metrics = result["metrics"]
             self._evaluation_jobs[model_id] = result["job_id"]
-            context["ti"].xcom_push(key=EVALUATION_JOBS, value=self._evaluation_jobs)
         except (AirflowFailException, OsaiJobFailed) as error:
             cause = error.__cause__ if isinstance(error, AirflowFailException) else error
             current = current_champion(asset_event_extras(context, self.champion))
@@ -313,6 +313,7 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
             self.log.warning("Champion model %s is missing at OSAI and is ignored: %s", model_id, cause)
         self._evaluations[model_id] = metrics
         context["ti"].xcom_push(key=EVALUATED, value=self._evaluations)
+        context["ti"].xcom_push(key=EVALUATION_JOBS, value=self._evaluation_jobs)
 
     def _missing_error(self, current: Champion, cause: Exception) -> OsaiArgumentError:
         return OsaiArgumentError(

@@ -118,6 +118,6 @@ def test_the_log_of_a_sensor_shows_the_job_in_every_mode(run_dag, sandbox, conne
     with OsaiClient(settings_for(sandbox.base_url)) as client:
         dataset = client.send(client.calls.create_dataset("d"))
         job = client.send(client.calls.submit_job(TrainingRequest(dataset_ids=[dataset.id], model_name="m"), "r"))
-    assert run_dag(f"sensor_{mode}", job_id=job.id).state == "success"
+    assert run_dag(f"sensor_{mode}", job_id=job.id, kind="training").state == "success"
     lines = messages(logged())
     assert [line for line in lines if line.startswith(f"OSAI training job {job.id} is running (simulated): ")]
