@@ -113,7 +113,7 @@ class Site:
         self._parts += 1
         words = ["/bin/sh", "-c", LIVES_ON, "sh", AIRFLOW, "-P", "-m", "airflow", "scheduler", "--skip-serve-logs"]
         name = f"scheduler-{self._parts}"
-        self.scheduler = self.airflow._family(words, name, self.airflow._env()).start()
+        self.scheduler = self.airflow._process_group(words, name, self.airflow._env()).start()
 
     def end_scheduler(self, signum: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to the scheduler's process only; its workers and their tasks survive."""
