@@ -46,7 +46,7 @@ def epochs_done(history: Sequence[Epoch]) -> int:
 
 
 def estimated_total(done: int, progress: float | None) -> int | None:
-    """Estimate the number of epochs of a training; ``None`` if it cannot be told.
+    """Estimate the number of epochs of a training; ``None`` if it cannot be estimated.
 
     :param done: the number of epochs done.
     :param progress: the job's progress from 0 to 1. 1 before the end says nothing.

@@ -32,8 +32,8 @@ def remaining_seconds(job: Job, now: float, earlier: ProgressSample | None = Non
     :param job: the job. Its ``started_at`` is the server's unparsed text.
     :param now: the time of the poll in seconds since the epoch.
     :param earlier: the progress in an earlier poll of the job; ``None`` (default): there is none.
-    :returns: ``None`` if it cannot be told: the job is queued or has ended, its progress is unknown, 0, 1, or not more
-        than before, or the estimate is above :data:`MAX_REMAINING`.
+    :returns: ``None`` if it cannot be estimated: the job is queued or has ended, its progress is unknown, 0, 1, or not
+        more than before, or the estimate is above :data:`MAX_REMAINING`.
     """
     progress = job.progress
     if job.state not in (JobState.RUNNING, JobState.UNKNOWN) or progress is None or not 0 < progress < 1:

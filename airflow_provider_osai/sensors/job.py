@@ -126,7 +126,7 @@ class OsaiJobSensor(BaseSensorOperator):
             return False
 
     def _log_poke(self, job: Job) -> None:
-        """Log the job's progress. With ``mode="reschedule"``, each poke is a process of its own that logs anew."""
+        """Log the job's progress. With ``mode="reschedule"``, each poke is a separate process with a new logger."""
         now, interval = time.time(), float(self.poke_interval)
         if self.reschedule and not is_due_at_age(job, now, interval):
             return

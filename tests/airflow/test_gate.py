@@ -318,7 +318,7 @@ class TestCallbacks:
 
     @pytest.mark.parametrize("argument", ["on_promoted", "on_rejected"])
     def test_invalid_callback_fails_before_any_request(self, gate, context, log, sandbox, argument):
-        """Otherwise nobody would be told, after an evaluation that costs time."""
+        """Otherwise no notification would be sent, and only after an evaluation that costs time."""
         with pytest.raises(AirflowFailException, match=f"{argument} contains str, which is not callable") as failed:
             gate(evaluation_dataset_id="1", **{argument: f"https://host/{CANARY}"}).execute(context)
         assert CANARY not in str(failed.value)

@@ -164,7 +164,7 @@ class TestHistory:
         assert "by-hand set by hand" in text
 
     def test_promotion_that_replaced_nobody_is_ignored(self, browser, runs, asset_id):
-        """Another Dag promoted a model that replaces a champion of before."""
+        """Another Dag promoted a model that replaces an earlier champion."""
         extra = {"model_id": "late", "replaces": "long-gone", "decision": {"reasons": []}, "metrics": {"accuracy": 1}}
         add_event(asset_id, extra)
         assert "late ignored" in text_of(browser().get(f"/models/{asset_id}"))

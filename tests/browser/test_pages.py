@@ -307,7 +307,7 @@ def watch_a_training(visit, runs, osai):
     canvas = chart.locator("canvas").element_handle()
     osai.fields = running(0.5, 10)
     expect(page.get_by_text("50 %")).to_be_visible()
-    assert canvas.evaluate("e => e.isConnected"), "the chart was drawn anew"
+    assert canvas.evaluate("e => e.isConnected"), "the chart was created again instead of updated"
     expect(chart.locator(".u-series").first).to_be_visible()
     osai.fields = running(1.0, 20) | {"state": "succeeded", "result": {"metrics": {"accuracy": 0.9}, "model_id": "m"}}
     expect(page.locator(".state").first).to_have_text("OSAI succeeded")

@@ -61,4 +61,4 @@ def alerts(notifier: BaseNotifier, champion: str) -> None:
     asset = osai_model(champion)
     OsaiModelGateOperator(task_id="t", candidate="1", champion=asset, on_promoted=notifier, on_rejected=tell)
     OsaiModelGateOperator(task_id="t", candidate="1", champion=asset, on_promoted=[notifier, tell, print])
-    OsaiModelGateOperator(task_id="t", candidate="1", champion=asset, on_promoted=tell_nobody)  # type: ignore[arg-type]
+    OsaiModelGateOperator(task_id="t", candidate="1", champion=asset, on_promoted=tell_nobody)  # type: ignore[arg-type]  # has to take the context

@@ -27,7 +27,7 @@ def render(template: str, **values: Any) -> str:
     """Return a page as HTML.
 
     :param template: name of the template.
-    :param values: what the template uses. Text is escaped, whoever wrote it.
+    :param values: the template variables. All text is escaped.
     """
     # A lone surrogate, which JSON allows, cannot be sent.
     return _environment().get_template(template).render(values).encode("utf-8", "replace").decode()
