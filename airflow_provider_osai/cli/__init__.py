@@ -20,7 +20,7 @@ COMMANDS: Final = {
     ),
     "contract": (
         "airflow_provider_osai.cli.contract",
-        "show the endpoints that this provider uses, learn them from a recording, or compare them with a living OSAI",
+        "show the endpoints that this provider uses, learn them from a recording, or compare them with a live OSAI",
     ),
     "demo": (
         "airflow_provider_osai.demo.__main__",

@@ -193,7 +193,7 @@ def _live_rows(options: argparse.Namespace) -> tuple[str, list[LiveRow], OsaiCli
 
 
 def _checked_live(options: argparse.Namespace) -> tuple[int, str]:
-    """Return the exit code and the text of a comparison with the responses of a living OSAI."""
+    """Return the exit code and the text of a comparison with the responses of a live OSAI."""
     conn_id, rows, _ = _live_rows(options)
     if options.json:
         document = {"conn_id": conn_id, "ok": is_fine(rows), "rows": [row.to_dict() for row in rows]}
@@ -204,7 +204,7 @@ def _checked_live(options: argparse.Namespace) -> tuple[int, str]:
 
 
 def _write_evidence(options: argparse.Namespace) -> tuple[int, str]:
-    """Write what a living OSAI responds, without values; return the exit code and a summary."""
+    """Write what a live OSAI responds, without values; return the exit code and a summary."""
     _, rows, client = _live_rows(options)
     evidence = evidence_of(rows, client.calls.watch)
     text = evidence.to_json()

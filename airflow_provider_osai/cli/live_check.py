@@ -1,4 +1,4 @@
-"""Compare the contract with the responses of a living OSAI. Only GET requests are sent, and the sign-in."""
+"""Compare the contract with the responses of a live OSAI. Only GET requests are sent, and the sign-in."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MAX_NAMES: Final = 20
 
 
 class LiveStatus(StrEnum):
-    """What a living OSAI says of one row of the contract."""
+    """What a live OSAI says of one row of the contract."""
 
     WORKS = "works"
     DIFFERS = "differs"
