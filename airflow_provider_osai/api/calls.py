@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -29,6 +29,7 @@ from airflow_provider_osai.api.models import (
     Image,
     Job,
     JobKind,
+    JobState,
     Model,
     Upload,
     User,
@@ -47,6 +48,8 @@ __all__ = ["Call", "FilePart", "OsaiApi", "Received"]
 
 MAX_STATUS_LENGTH = 100
 """Maximum characters of a status word that are kept."""
+MAX_KNOWN_WORDS = 256
+"""Maximum status words whose state is looked up once only."""
 
 IMAGE_SIGNS = ("id", "digest", "fileName")
 """Fields by which the response to an image is recognized as that of an image that was taken."""
@@ -128,6 +131,8 @@ class OsaiApi:
     def __init__(self, contract: Contract | None = None, watch: ResponseWatch | None = None) -> None:
         self.contract = contract or Contract()
         self.watch = watch or ResponseWatch()
+        self._states: dict[tuple[str, str], tuple[str, JobState]] = {}
+        self._job_parsers: dict[str, Callable[[Mapping[str, Any], Any], Job]] = {}
 
     def get_user(self) -> Call[User]:
         """Get the signed-in user (documented)."""
@@ -185,7 +190,7 @@ class OsaiApi:
         fields |= {name: value for name, value in on_demand.items() if endpoint.takes(name)}
         part = endpoint.request_names.get("file", "file")
 
-        def read(answer: Any, sent: Mapping[str, Any]) -> Image:
+        def read(sent: Mapping[str, Any], answer: Any) -> Image:
             seen = self._read("upload.image", answer, sent)
             if "id" not in endpoint.rules.response or endpoint.rules.response["id"] is not None:
                 raise_for_unknown_image("upload.image", seen, IMAGE_SIGNS)
@@ -214,9 +219,13 @@ class OsaiApi:
         """List a model's conversions: finished, running and impossible ones (assumed, optional)."""
         name = "model.conversions"
 
-        def read(answer: Any, sent: Mapping[str, Any]) -> list[Conversion]:
+        def read(sent: Mapping[str, Any], answer: Any) -> list[Conversion]:
             items = self._read(name, answer, sent)
-            return [_valid(name, Conversion, self._with_state(name, item)) for item in items]
+            states = [self._state(name, item.get("status")) for item in items]
+            return [
+                _valid(name, Conversion, {**item, "status": word, "state": state})
+                for item, (word, state) in zip(items, states, strict=True)
+            ]
 
         return self._call(name, {"id": model_id}, read)
 
@@ -275,7 +284,7 @@ class OsaiApi:
         kind = JobKind.parse(kind)
         name = f"{kind}.list"
 
-        def read(answer: Any, sent: Mapping[str, Any]) -> list[Job]:
+        def read(sent: Mapping[str, Any], answer: Any) -> list[Job]:
             return [self._as_job(name, kind, item) for item in self._read(name, answer, sent)]
 
         return self._call(name, fields, read)
@@ -284,7 +293,7 @@ class OsaiApi:
         self,
         name: str,
         fields: Mapping[str, Any],
-        read: Callable[[Any, Mapping[str, Any]], T] | None,
+        read: Callable[[Mapping[str, Any], Any], T] | None,
         *,
         files: Mapping[str, FilePart] | None = None,
         subject: tuple[str, ...] = (),
@@ -292,10 +301,10 @@ class OsaiApi:
         endpoint = self.contract[name]
         out = endpoint.to_wire(fields)
         return Call(
-            name,
+            endpoint.name,
             out.method,
             out.path,
-            None if read is None else (lambda answer: read(answer, fields)),
+            None if read is None else partial(read, fields),
             out.query,
             out.fields or None,
             files or {},
@@ -313,10 +322,10 @@ class OsaiApi:
             return endpoint.read(answer.document, answer.headers, sent, is_all=answer.is_all)
         return endpoint.read(answer, sent=sent)
 
-    def _one(self, name: str, model: type[W]) -> Callable[[Any, Mapping[str, Any]], W]:
+    def _one(self, name: str, model: type[W]) -> Callable[[Mapping[str, Any], Any], W]:
         is_get = name.endswith(".get")
 
-        def read(answer: Any, sent: Mapping[str, Any]) -> W:
+        def read(sent: Mapping[str, Any], answer: Any) -> W:
             found = _valid(name, model, self._read(name, answer, sent))
             if is_get:
                 raise_for_other_id(name, str(sent["id"]), str(getattr(found, "id", "")))
@@ -324,19 +333,22 @@ class OsaiApi:
 
         return read
 
-    def _many(self, name: str, model: type[W]) -> Callable[[Any, Mapping[str, Any]], list[W]]:
-        return lambda answer, sent: [_valid(name, model, item) for item in self._read(name, answer, sent)]
+    def _many(self, name: str, model: type[W]) -> Callable[[Mapping[str, Any], Any], list[W]]:
+        return lambda sent, answer: [_valid(name, model, item) for item in self._read(name, answer, sent)]
 
-    def _job(self, name: str, kind: JobKind) -> Callable[[Any, Mapping[str, Any]], Job]:
+    def _job(self, name: str, kind: JobKind) -> Callable[[Mapping[str, Any], Any], Job]:
+        """Return the parser of an operation, the same one for all jobs: thousands of waits hold a call each."""
+        if name in self._job_parsers:
+            return self._job_parsers[name]
         is_get = name.endswith(".get")
 
-        def read(answer: Any, sent: Mapping[str, Any]) -> Job:
+        def read(sent: Mapping[str, Any], answer: Any) -> Job:
             job = self._as_job(name, kind, self._read(name, answer, sent))
             if is_get:
                 raise_for_other_id(name, str(sent["id"]), job.id)
             return job
 
-        return read
+        return self._job_parsers.setdefault(name, read)
 
     def _as_job(self, name: str, kind: JobKind, fields: Mapping[str, Any]) -> Job:
         if fields.get("status") is None and not name.endswith(".submit"):
@@ -345,10 +357,9 @@ class OsaiApi:
                 f"{name}: the response has no status, so the job's state is unknown; its fields: {seen}. Add to the "
                 f"contract where it is: {name}: {{response: {{status: ...}}}}"
             )
-        known = self._with_state(name, fields)
-        self.watch.saw_job(name, fields, known["status"], known["state"])
-        known["kind"] = kind
-        job = _valid(name, Job, known)
+        word, state = self._state(name, fields.get("status"))
+        self.watch.saw_job(name, fields, word, state)
+        job = _valid(name, Job, {**fields, "status": word, "state": state, "kind": kind})
         if job.progress is None and fields.get("progress") is not None:
             warn_about_fraction(name, "progress", fields["progress"])
         if job.history:
@@ -360,15 +371,15 @@ class OsaiApi:
             warn_about_samples(name, fields["result"]["samples"][: len(result.samples)])
         return job
 
-    def _with_state(self, name: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        status = fields.get("status")
+    def _state(self, name: str, status: Any) -> tuple[str, JobState]:
+        """Return a response's status as the word that may be shown, and its state."""
         text = status if type(status) is str else _status_text(status)
-        return {**fields, "status": _shown_word(text), "state": self.contract.state(text, name)}
-
-
-@lru_cache(maxsize=256)
-def _shown_word(text: str) -> str:
-    return sanitize_server_text(text, MAX_STATUS_LENGTH)
+        known = self._states.get((name, text))
+        if known is None:
+            known = sanitize_server_text(text, MAX_STATUS_LENGTH), self.contract.state(text, name)
+            if len(self._states) < MAX_KNOWN_WORDS:
+                self._states[name, text] = known
+        return known
 
 
 def _status_text(status: Any) -> str:

@@ -206,8 +206,7 @@ class _Sender(HoldsSecret):
         try:
             request = http.build_request(
                 call.method,
-                self.settings.base_url + call.path,
-                params=call.query or None,
+                self._url(call),
                 headers=dict(call.headers),
                 extensions={
                     "retry": policy if retry else self._once,
@@ -221,6 +220,13 @@ class _Sender(HoldsSecret):
         if files:
             request.stream = ChunkedStream(request.stream)
         return request
+
+    def _url(self, call: Call[Any]) -> httpx.URL:
+        """Return the URL, parsed once: a hundred ids make a long one."""
+        text = self.settings.base_url + call.path
+        if call.query and "?" not in text:
+            return httpx.URL(text, params=call.query)
+        return httpx.URL(text).copy_merge_params(call.query)
 
     def _limit(self, call: Call[Any]) -> Limit:
         """Return the limit of the response to *call*; on an event loop, at most that of a list."""

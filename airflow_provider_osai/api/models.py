@@ -18,14 +18,16 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     ValidatorFunctionWrapHandler,
     WrapValidator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import core_schema
 
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError
-from airflow_provider_osai.api.text import id_error, truncate
+from airflow_provider_osai.api.text import MAX_TEXT, id_error, truncate
 
 __all__ = [
     "LIVE_STATES",
@@ -106,36 +108,50 @@ class WireModel(BaseModel):
     )
 
 
-def _or_none(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+class _OnError:
+    """Replaces an invalid value of a field by *default*, without a call of Python code for each value."""
+
+    def __init__(self, default: object) -> None:
+        self._default = default
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.with_default_schema(handler(source), default=self._default, on_error="default")
+
+
+none_if_invalid = _OnError(None)
+"""Marks an optional field whose invalid values become ``None``."""
+
+
+def _check_id(text: str) -> str:
+    if reason := id_error(text):
+        raise OsaiContractError(reason)  # no ValueError: an invalid optional id is an error, not a missing one
+    return text
+
+
+WireId = Annotated[str, Field(min_length=1), AfterValidator(_check_id)]
+"""An id that is valid in requests."""
+
+
+def _none_or_id_error(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
     try:
         return handler(value)
     except ValueError:
         return None
 
 
-none_if_invalid = WrapValidator(_or_none)
-"""Marks an optional field whose invalid values become ``None``."""
-
-
-def _check_id(text: str) -> str:
-    if reason := id_error(text):
-        raise OsaiContractError(reason)  # not a ValueError, which would turn an invalid optional id into a missing one
-    return text
-
-
-WireId = Annotated[str, Field(min_length=1), AfterValidator(_check_id)]
-"""An id that is valid in requests."""
-OptionalId = Annotated[Annotated[str, AfterValidator(_check_id)] | None, none_if_invalid]
-Text = Annotated[Annotated[str, AfterValidator(truncate)] | None, none_if_invalid]
+none_or_id_error = WrapValidator(_none_or_id_error)
+"""Like ``none_if_invalid``, for fields that contain ids, whose errors that would hide."""
+OptionalId = Annotated[Annotated[str, AfterValidator(_check_id)] | None, none_or_id_error]
+ShortText = Annotated[str, Field(max_length=MAX_TEXT)]
+LongText = Annotated[str, AfterValidator(truncate)]
+Label = Annotated[ShortText | LongText, Field(union_mode="left_to_right")]
+"""A text that is cut if it is too long. Only then is Python code called: a poll has four texts for each job."""
+Text = Annotated[Label | None, none_if_invalid]
 Number = Annotated[float | None, none_if_invalid]
 Fraction = Annotated[float | None, Field(ge=0, le=1), none_if_invalid]
 
 
-def _or_false(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    return _or_none(value, handler) or False
-
-
-Flag = Annotated[bool, WrapValidator(_or_false)]
+Flag = Annotated[bool, _OnError(default=False)]
 """An optional flag: ``null`` and invalid values are ``False``."""
 
 
@@ -155,7 +171,6 @@ def _require_number(value: Any) -> Any:
     return value
 
 
-Label = Annotated[str, AfterValidator(truncate)]
 Count = Annotated[int, Field(ge=0, le=MAX_COUNT), BeforeValidator(_require_number)]
 """A whole number of images; text and booleans are invalid."""
 
@@ -248,7 +263,7 @@ class Job(WireModel):
     started_at: Text = None
     finished_at: Text = None
     message: Text = None
-    result: Annotated[JobResult | None, none_if_invalid] = None
+    result: Annotated[JobResult | None, none_or_id_error] = None
     history: Annotated[tuple[Epoch, ...] | None, none_if_invalid] = None
     simulated: Flag = False
 

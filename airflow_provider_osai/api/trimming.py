@@ -26,15 +26,20 @@ MAX_DEPTH: Final = 10
 RESULTS: Final = frozenset({"metrics", "confusionMatrix", "samples"})
 """Fields of a result that have limits."""
 
+FIELDS: Final = frozenset({"history", "metrics", "result"})
+"""Fields of a job or a model that have limits."""
+
 log = logging.getLogger(__name__)
 
 
-def trim(fields: Mapping[str, Any], operation: str) -> dict[str, Any]:
+def trim(fields: Mapping[str, Any], operation: str) -> Mapping[str, Any]:
     """Return *fields* with ``history``, ``metrics`` and what is in ``result`` within the limits.
 
     :param fields: the fields of a job or a model, under our names.
     :param operation: the name of the endpoint, for the log.
     """
+    if FIELDS.isdisjoint(fields):
+        return fields
     kept = dict(fields)
     subject = (operation, fields.get("id"))
     history = kept.get("history")
