@@ -37,6 +37,7 @@ __all__ = [
     "cancel_superseded",
     "find_jobs",
     "find_jobs_persistently",
+    "first_intent",
     "poll_until_visible",
     "submit",
     "submit_or_reconnect",
@@ -212,6 +213,12 @@ def submit_or_reconnect(client: OsaiClient, plan: SubmissionPlan) -> Job:
         msg = f"an earlier try may have submitted it, and it cannot be read now: {error}"
         job_id = (checkpoint and checkpoint.job_id) or UNKNOWN_ID
         raise OsaiJobLost(msg, kind=plan.request.kind, job_id=job_id) from error
+
+
+def first_intent(plan: SubmissionPlan) -> JobCheckpoint:
+    """Return the intent that :func:`submit_or_reconnect` writes first for a task without a checkpoint."""
+    run_id = plan.run_of(plan.generation.number)
+    return _intent(plan, plan.key(run_id, 0), run_id, 0)
 
 
 def submit(

@@ -57,6 +57,9 @@ from airflow_provider_osai.triggers.event import JobEvent, Outcome
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from airflow.providers.common.compat.sdk import BaseOperatorLink
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
@@ -193,7 +196,7 @@ class OsaiJobOperator(OsaiOperator):
         does not fit the contract. Its cause is the OsaiError.
     """
 
-    operator_extra_links = (OsaiPortalLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (OsaiPortalLink(),)
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
     wait_for_ready: ClassVar[bool] = False
     """Whether the task waits for a device to be ready, not for the end of the job."""

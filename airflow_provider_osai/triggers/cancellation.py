@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from weakref import WeakSet
 
 from airflow.providers.common.compat.sdk import XCom
@@ -23,10 +23,12 @@ from airflow_provider_osai.jobs.lifecycle import cancel, retry_while_unreachable
 from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from airflow_provider_osai.api.models import Job
     from airflow_provider_osai.hooks.osai import OsaiHook
 
-__all__ = ["HAS_ON_KILL", "KilledTask", "task_state", "warm_up"]
+__all__ = ["BATCH", "HAS_ON_KILL", "KilledTask", "job_text", "task_state", "warm_up"]
 
 T = TypeVar("T")
 
@@ -40,6 +42,12 @@ TRANSITION_TIMEOUT: Final = 6.0
 """Seconds for which a task on its way to a worker is watched: it was cleared or, rarely, it resumes."""
 RECHECK_INTERVAL: Final = 1.0
 """Seconds between two reads of the task state."""
+MAX_CONCURRENT_CANCELLATIONS: Final = 16
+"""Maximum jobs of a batch that are cancelled at the same time."""
+MAX_LINES: Final = 10
+"""Maximum log lines about single jobs of a batch."""
+BATCH: Final = "osai_batch"
+"""The XCom with the jobs of a batch and the id of the batch, ``batch_id``."""
 DEFERRED: Final = "deferred"
 UNREADABLE: Final = "unreadable"
 RETRY_STATES: Final = frozenset({"up_for_retry", "up_for_reschedule"})
@@ -53,7 +61,9 @@ class KilledTask:
     :param ti: the task instance, as the trigger has it.
     :param hook: hook of the job's connection.
     :param kind: the job's kind.
-    :param job_id: OSAI's id of the job.
+    :param job_id: OSAI's id of the job, or the id of the batch of jobs.
+    :param job_ids: the ids of the jobs to cancel.
+    :param job_key: the XCom with the ``job_id`` of the task's latest try.
     :param unreachable_timeout: seconds for which the cancellation is retried while OSAI is unreachable.
     :param log: the trigger's logger, which writes into the task log as long as the trigger runs.
     :param wait_for_ready: whether the task waited for a device, which is kept if the task succeeded.
@@ -63,12 +73,14 @@ class KilledTask:
     hook: OsaiHook
     kind: str
     job_id: str
+    job_ids: tuple[str, ...]
+    job_key: str
     unreachable_timeout: float
     log: Any = field(repr=False)
     wait_for_ready: bool = False
 
-    async def cancel_job(self) -> None:
-        """Cancel the job if its task no longer wants it. Returns within 20 seconds and raises no errors.
+    async def cancel_jobs(self) -> None:
+        """Cancel the jobs if their task no longer wants them. Returns within 20 seconds and raises no errors.
 
         A trigger is also stopped when its triggerer ends or another triggerer takes it over, and Airflow does not
         always distinguish that from a kill, so the state of the task decides. The cancellation runs in the background:
@@ -77,50 +89,57 @@ class KilledTask:
         """
         # Logged first: Airflow closes the task log when the trigger has stopped, possibly long before the cancellation.
         self.log.info(
-            "The trigger was stopped. If its task was killed, OSAI %s job %s will be cancelled. While OSAI is "
-            "unreachable, the triggerer retries for up to %.0f s, and the job may still run",
-            self.kind,
-            self.job_id,
+            "The trigger was stopped. If its task was killed, %s will be cancelled. While OSAI is unreachable, the "
+            "triggerer retries for up to %.0f s, and the job may still run",
+            job_text(self.kind, self.job_ids),
             self.unreachable_timeout,
         )
         cancellation = run_in_background(self._cancel_if_killed())
         await asyncio.wait({cancellation}, timeout=ON_KILL_TIMEOUT)
 
     async def _cancel_if_killed(self) -> None:
-        failure = "Checking whether OSAI %s job %s is still wanted failed; it may still run: %s"
+        subject = job_text(self.kind, self.job_ids)
+        failure = f"Checking whether {subject} is still wanted failed; it may still run: %s"
         try:
             state = await self._killed_state()
             if state is None:
                 return
-            failure = f"Cancelling OSAI %s job %s failed, although its task is {state}; it may still run: %s"
-            job = await self._cancel()
-            if job.is_terminal:
+            failure = f"Cancelling {subject} failed, although its task is {state}; it may still run: %s"
+            jobs = await self._cancel()
+            ended = [job for job in jobs if job.is_terminal]
+            for job in ended[:MAX_LINES]:
                 message = "OSAI %s job %s has ended as %s; its task is %s"
-                self.log.info(message, self.kind, self.job_id, job.state, state)
-            else:
-                message = "Requested cancellation of OSAI %s job %s, since its task is %s"
-                self.log.info(message, self.kind, self.job_id, state)
+                self.log.info(message, job.kind, job.id, job.state, state)
+            if cancelled := [job.id for job in jobs if not job.is_terminal]:
+                message = "Requested cancellation of %s, since its task is %s"
+                self.log.info(message, job_text(self.kind, cancelled), state)
         except Exception as error:  # Airflow would log no more than that something failed
-            self.log.error(
-                failure, self.kind, self.job_id, str(error) if isinstance(error, OsaiError) else type(error).__name__
-            )
+            self.log.error(failure, str(error) if isinstance(error, OsaiError) else type(error).__name__)
 
-    async def _cancel(self) -> Job:
+    async def _cancel(self) -> list[Job]:
+        """Cancel all jobs, a few at a time, and return them as they were before; then raise the first error, if any."""
         shared = await acquire_with_retries(self.hook, self.unreachable_timeout, self.log)
-        try:
+        slots = asyncio.Semaphore(MAX_CONCURRENT_CANCELLATIONS)
+
+        async def cancel_one(job_id: str) -> Job:
             flow = retry_while_unreachable(
-                partial(cancel, shared.client.calls, JobKind.parse(self.kind), self.job_id),
+                partial(cancel, shared.client.calls, JobKind.parse(self.kind), job_id),
                 timeout=self.unreachable_timeout,
                 log=lambda reason: self.log.warning(
-                    "Cancelling OSAI %s job %s failed; it may still run: %s",
-                    self.kind,
-                    self.job_id,
-                    reason,
+                    "Cancelling OSAI %s job %s failed; it may still run: %s", self.kind, job_id, reason
                 ),
             )
-            return await arun(flow, partial(shared.client.send, retry=False))
+            async with slots:
+                return await arun(flow, partial(shared.client.send, retry=False))
+
+        try:
+            results = await asyncio.gather(*map(cancel_one, self.job_ids), return_exceptions=True)
         finally:
             await release_shared_client(shared)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return cast("list[Job]", results)
 
     async def _killed_state(self) -> str | None:
         """Decide whether to cancel: return the task's state if it no longer needs the job; ``None`` to keep the job."""
@@ -129,7 +148,7 @@ class KilledTask:
         while True:
             state = await task_state(self.ti)
             elapsed = time.monotonic() - started
-            job_id = await self._xcom("job_id") if state in (DEFERRED, "running") else None
+            job_id = await self._xcom(self.job_key) if state in (DEFERRED, "running") else None
             has_other_job = job_id not in (None, UNREADABLE, self.job_id)
             seen_resumed += state == "running" and job_id == self.job_id
             if state in ENDED or state == GONE:
@@ -154,11 +173,12 @@ class KilledTask:
             return UNREADABLE  # that triggerer handles one request at a time, and the state is sufficient
         ti = self.ti
         try:
-            return await sync_to_async(XCom.get_one)(
+            value = await sync_to_async(XCom.get_one)(
                 key=key, dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=_map_index(ti)
             )
         except Exception:  # the XCom only refines the decision
             return UNREADABLE
+        return value.get("batch_id") if key == BATCH and isinstance(value, dict) else value
 
 
 _warm_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
@@ -191,6 +211,11 @@ async def task_state(ti: Any) -> str:
         return str(state_in(states, ti.run_id, ti.task_id, _map_index(ti)))
     except Exception:  # whatever Airflow raises, the job must be kept
         return UNREADABLE
+
+
+def job_text(kind: str, job_ids: Sequence[str]) -> str:
+    """Return the job or jobs as words for the log."""
+    return f"OSAI {kind} job {job_ids[0]}" if len(job_ids) == 1 else f"{len(job_ids)} OSAI {kind} jobs"
 
 
 def _map_index(ti: Any) -> int:

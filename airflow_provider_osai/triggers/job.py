@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
@@ -18,13 +18,14 @@ from airflow_provider_osai.jobs.flow import arun
 from airflow_provider_osai.jobs.lifecycle import WaitOptions, end_at_deadline, wait
 from airflow_provider_osai.jobs.polling import MIN_INTERVAL, PollSchedule
 from airflow_provider_osai.jobs.progress_log import PollLogger
-from airflow_provider_osai.triggers.cancellation import HAS_ON_KILL, KilledTask, warm_up
-from airflow_provider_osai.triggers.event import JobEvent
+from airflow_provider_osai.triggers.cancellation import HAS_ON_KILL, KilledTask, job_text, warm_up
+from airflow_provider_osai.triggers.event import JobEvent, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from airflow_provider_osai.api.models import Job
+    from airflow_provider_osai.hooks.shared_client import SharedClient
 
 __all__ = ["OsaiJobTrigger"]
 
@@ -64,6 +65,9 @@ class OsaiJobTrigger(BaseTrigger):
     :param start_latency: seconds that Airflow took to start the task, a measure of its load.
     :param reference: the job's idempotency key, if a second job may have been submitted under it.
     """
+
+    job_key: ClassVar[str] = "job_id"
+    """The XCom in which the task names what it waits for, so that the trigger of an earlier try can be recognised."""
 
     def __init__(
         self,
@@ -150,11 +154,13 @@ class OsaiJobTrigger(BaseTrigger):
                 hook=OsaiHook(self.osai_conn_id),
                 kind=self.kind,
                 job_id=self.job_id,
+                job_ids=self._job_ids,
+                job_key=self.job_key,
                 unreachable_timeout=self.max_unreachable,
                 log=self.log,
                 wait_for_ready=bool(self.until_ready),
             )
-            await task.cancel_job()
+            await task.cancel_jobs()
 
     def hold_seconds(self, now: float, started: float | None = None) -> float:
         """Return the seconds until the event may be fired, which must not be too soon after the deferral.
@@ -178,11 +184,20 @@ class OsaiJobTrigger(BaseTrigger):
             self.log.warning("Stopped waiting for the job: %s", error)
             return JobEvent.stopped(self.kind, self.job_id, error, self.deferrals, **carried)
         except Exception as error:
-            self.log.exception("Unexpected error while waiting for OSAI %s job %s", self.kind, self.job_id)
+            self.log.exception("Unexpected error while waiting for %s", job_text(self.kind, self._job_ids))
             return JobEvent.stopped(self.kind, self.job_id, error, self.deferrals, **carried)
+        if job is None:
+            return JobEvent(
+                kind=self.kind, job_id=self.job_id, outcome=Outcome.ENDED, deferrals=self.deferrals, **carried
+            )
         return JobEvent.ended(job, self.deferrals, **carried)
 
-    async def _wait_for_job(self) -> Job:
+    @property
+    def _job_ids(self) -> tuple[str, ...]:
+        """The ids of the jobs that this trigger waits for."""
+        return (self.job_id,)
+
+    async def _wait_for_job(self) -> Job | None:
         """Wait for the job. Cancel it at the deadline, since the task may be resumed much later."""
         kind, hook = JobKind.parse(self.kind), OsaiHook(self.osai_conn_id)
         try:
@@ -192,11 +207,11 @@ class OsaiJobTrigger(BaseTrigger):
             msg = f"connection {self.osai_conn_id} could not be used ({name}); the job was not cancelled"
             raise OsaiJobLost(msg, kind=kind, job_id=self.job_id) from error
         try:
-            return await shared.batch_poller.run(wait(shared.client.calls, kind, self.job_id, self._wait_options()))
+            return await self._poll(shared, kind)
         except OsaiJobTimeout:
             if not self.cancel_at_deadline:
                 raise
-            cancellation = run_in_background(self._cancel_at_deadline(kind))
+            cancellation = run_in_background(self._cancel_all_at_deadline(kind))
             done, _ = await asyncio.wait({cancellation}, timeout=CANCELLATION_TIMEOUT)
             if done and (job := cancellation.result()) is not None:
                 return job
@@ -204,12 +219,18 @@ class OsaiJobTrigger(BaseTrigger):
         finally:
             await release_shared_client(shared)
 
-    async def _cancel_at_deadline(self, kind: JobKind) -> Job | None:
-        """Cancel the job; return it if it has ended, or its device is ready, just in time."""
+    async def _poll(self, shared: SharedClient, kind: JobKind) -> Job | None:
+        """Poll until the job has ended, and return it."""
+        return await shared.batch_poller.run(wait(shared.client.calls, kind, self.job_id, self._wait_options()))
 
+    async def _cancel_all_at_deadline(self, kind: JobKind) -> Job | None:
+        """Cancel the job; return it if it has ended, or its device is ready, just in time."""
+        return await self._cancel_at_deadline(kind, self.job_id)
+
+    async def _cancel_at_deadline(self, kind: JobKind, job_id: str) -> Job | None:
         def log(reason: str) -> None:
             message = "Cancelling OSAI %s job %s at its deadline failed; it may still run: %s"
-            self.log.warning(message, kind, self.job_id, reason)
+            self.log.warning(message, kind, job_id, reason)
 
         wait_for_ready = bool(self.until_ready)
         try:
@@ -218,7 +239,7 @@ class OsaiJobTrigger(BaseTrigger):
                 flow = end_at_deadline(
                     shared.client.calls,
                     kind,
-                    self.job_id,
+                    job_id,
                     unreachable_timeout=self.max_unreachable,
                     log=log,
                     wait_for_ready=wait_for_ready,
@@ -232,7 +253,7 @@ class OsaiJobTrigger(BaseTrigger):
             return None
         if job.is_terminal or (wait_for_ready and job.is_ready):
             return job
-        self.log.info("Requested cancellation of OSAI %s job %s at its deadline", kind, self.job_id)
+        self.log.info("Requested cancellation of OSAI %s job %s at its deadline", kind, job_id)
         return None
 
     def _wait_options(self) -> WaitOptions:
