@@ -15,6 +15,8 @@ __all__ = ["MAX_FAILURES", "MAX_ROWS", "PROGRESS_STEPS", "BatchProgressLog", "su
 
 PROGRESS_STEPS: Final = 20
 """Maximum lines about the progress of a batch."""
+MIN_PAUSE: Final = 1.0
+"""Minimum seconds between two of them, but for the last."""
 MAX_FAILURES: Final = 10
 """Maximum lines about single jobs that failed."""
 MAX_ROWS: Final = 50
@@ -50,6 +52,8 @@ class BatchProgressLog:
         self._failures_left = MAX_FAILURES
         self._clock = clock
         self._began = clock()
+        self._logged_step = ended * PROGRESS_STEPS // self._total
+        self._logged_at = -MIN_PAUSE
 
     def ended(self, job: Job) -> None:
         """Count a job that has ended."""
@@ -72,9 +76,12 @@ class BatchProgressLog:
 
     def _count(self) -> None:
         self._ended += 1
-        if self._ended * PROGRESS_STEPS // self._total == (self._ended - 1) * PROGRESS_STEPS // self._total:
+        now, step = self._clock(), self._ended * PROGRESS_STEPS // self._total
+        is_due = step > self._logged_step and now - self._logged_at >= MIN_PAUSE
+        if not is_due and self._ended != self._total:
             return
-        elapsed, done = self._clock() - self._began, self._ended - self._before
+        self._logged_step, self._logged_at = step, now
+        elapsed, done = now - self._began, self._ended - self._before
         remaining = self._total - self._ended
         eta = f", ETA {format_duration(elapsed / done * remaining)}" if remaining and elapsed >= 1 else ""
         failed = f", {self._failed} of them not successfully" if self._failed else ""

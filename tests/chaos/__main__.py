@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-LANES = (("whole", "fleet", "outsider", "combination"), ("crash", "faults", "leases"))
+LANES = (("whole", "fleet", "outsider", "combination"), ("crash", "faults", "batch", "leases"))
 COUNTS = ("doubled", "lost", "left_running", "cancelled_wrongly", "wrong_result")
 
 

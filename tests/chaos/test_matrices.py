@@ -37,6 +37,20 @@ def test_the_matrix_notices_operators_that_forget():
     )
 
 
+def test_a_killed_batch_leaves_exactly_its_jobs_and_its_retry_all_results():
+    """At a few steps of each mode."""
+    counts = run("batch", "40")
+    assert counts.pop("cases") >= 12
+    counts.pop("seconds")
+    assert not any(counts.values()), counts
+
+
+def test_the_matrix_notices_batches_that_forget():
+    """Proves that the matrix can fail."""
+    counts = run("batch", "forget", "20")
+    assert counts["doubled"] + counts["left_running"] > 0
+
+
 def test_a_task_that_meets_a_fault_ends_by_name_and_its_retry_with_one_job():
     """The connection breaks after OSAI has handled the request, in every mode: the typical cause of duplicate jobs."""
     counts = run("faults", "reset")
