@@ -46,12 +46,13 @@ wheel:  ## run SUITE on the built wheel, with PYTHON and AIRFLOW; our use of any
 chaos: $(READY)  ## kill processes, inject faults, and count duplicated, lost and leaked jobs; MATRICES selects some
 	@$(BIN)/python -m tests.chaos $(MATRICES)
 
-bench: $(READY)  ## measure waiting, import time, resuming and uploads, compared with other providers (about an hour, on an idle machine)
+bench: $(READY)  ## measure waiting, whole jobs, import time, resuming and uploads, compared with other providers (about an hour, on an idle machine)
 	$(BIN)/python -m benchmarks.deferred_jobs --jobs 5000 --interval 10 --peer http
 	$(BIN)/python -m benchmarks.deferred_jobs --jobs 10000 --interval 10 --peer none
 	$(BIN)/python -m benchmarks.scaling
 	$(BIN)/python -m benchmarks.import_time
 	$(BIN)/python -m benchmarks.triggerer
+	$(BIN)/python -m benchmarks.job_cost
 	$(BIN)/python -m benchmarks.webhook_latency
 	$(BIN)/python -m benchmarks.upload
 	$(BIN)/python -m benchmarks.contract_document

@@ -40,7 +40,7 @@ from benchmarks.deferred_jobs import say
 from benchmarks.peer_process import SideError, until, wait_until_seen
 from benchmarks.service import Service
 
-__all__ = ["main"]
+__all__ = ["main", "writes_to"]
 
 DAG = "waiting"
 BLOCKED = "async thread was blocked"
@@ -73,7 +73,7 @@ class Triggerer:
     def __init__(self, airflow: WholeAirflow, run_id: str) -> None:
         self._airflow, self._run_id = airflow, run_id
         log = airflow.logs / "parts" / "triggerer.log"
-        parents = [process for pid in airflow.processes if _writes_to(process := psutil.Process(pid), log)]
+        parents = [process for pid in airflow.processes if writes_to(process := psutil.Process(pid), log)]
         self._processes = {found.pid: found for parent in parents for found in [parent, *parent.children()]}
         if len(self._processes) != 2:
             raise SideError(f"Expected two processes of the triggerer, found {len(self._processes)}")
@@ -186,7 +186,7 @@ def _defer(home: Path, environment: dict[str, str], run_id: str, side: str, inte
         raise SideError(f"{output.splitlines()[-1]} tasks were deferred, expected {jobs}")
 
 
-def _writes_to(process: psutil.Process, log: Path) -> bool:
+def writes_to(process: psutil.Process, log: Path) -> bool:
     """Whether *process* is the Airflow component that writes to *log*; its children write to pipes to it."""
     try:
         return Path(os.readlink(f"/proc/{process.pid}/fd/1")) == log.resolve()
