@@ -23,6 +23,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "OSAI",
                 "python-modules": [
+                    "airflow_provider_osai.operators.batch",
                     "airflow_provider_osai.operators.conversion",
                     "airflow_provider_osai.operators.dataset",
                     "airflow_provider_osai.operators.device",
@@ -37,7 +38,11 @@ def get_provider_info() -> dict[str, Any]:
         "triggers": [
             {
                 "integration-name": "OSAI",
-                "python-modules": ["airflow_provider_osai.triggers.events", "airflow_provider_osai.triggers.job"],
+                "python-modules": [
+                    "airflow_provider_osai.triggers.batch",
+                    "airflow_provider_osai.triggers.events",
+                    "airflow_provider_osai.triggers.job",
+                ],
             }
         ],
         "plugins": [{"name": "osai", "plugin-class": "airflow_provider_osai.plugins.osai.OsaiPlugin"}],

@@ -52,7 +52,7 @@ from airflow_provider_osai.operators.prediction import OsaiPredictOperator
 from airflow_provider_osai.operators.training import OsaiRetrainModelOperator, OsaiTrainModelOperator
 from airflow_provider_osai.triggers.batch import OsaiJobBatchTrigger
 from airflow_provider_osai.triggers.cancellation import BATCH
-from airflow_provider_osai.triggers.event import JobEvent, Outcome
+from airflow_provider_osai.triggers.event import JobEvent, Outcome, task_try
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -477,6 +477,7 @@ class OsaiJobBatchOperator(OsaiJobOperator):
             cancel_on_kill=self.cancel_on_kill,
             deferred_at=time.time(),
             start_latency=self._start_latency,
+            task_try=task_try(self._own_context["ti"]),
         )
         json.dumps(trigger.serialize())
         self._job = None  # from now on the trigger cancels them

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, SkipMixin
 
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError, OsaiJobFailed, OsaiRequestError
+from airflow_provider_osai.api.models import JobState
 from airflow_provider_osai.api.requests import PredictionRequest
 from airflow_provider_osai.assets.events import asset_event_extras, set_asset_event_extra, suppress_asset_events
 from airflow_provider_osai.jobs.log_group import group_lines
@@ -74,7 +75,8 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
     event of the champion's asset with the decision. That models can be compared is documented (docs.onestepai.com);
     how jobs report metrics is assumed.
 
-    :param candidate: the result of the job that made the model, or the model's id; of several, the best is used.
+    :param candidate: the result of the job that made the model, or the model's id; of several, such as the list of a
+        batch, the best is used.
     :param champion: the asset, ``osai_model("defects")``. Its last event names the current champion; without an event,
         only the thresholds apply. It cannot be mapped: pass it to ``partial()``.
     :param metric: the metric to compare. A missing or NaN value rejects the candidate, and so does a tie.
@@ -245,6 +247,8 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
     def _candidate_score(self, policy: PromotionPolicy) -> ModelScore:
         """Return the score of the candidate, or of the best of several; fetch the metrics of a bare model id."""
         candidates = [self.candidate] if isinstance(self.candidate, (str, Mapping)) else self.candidate
+        if isinstance(candidates, Iterable):
+            candidates = [value for value in candidates if not _has_failed(value)]
         if not isinstance(candidates, Iterable) or not (scores := [self._score(value) for value in candidates]):
             raise OsaiArgumentError(f"candidate = {self.candidate!r}: a model id or the result of its job is required")
         return best_candidate(scores, policy)
@@ -395,6 +399,10 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
             raise error(f"Model {result['model_id']} is not promoted: {'; '.join(decision.reasons)}")
         return dict(result)
 
+    def post_execute(self, context: Any, result: Any = None) -> None:
+        """Leave the result as :meth:`_push_decision` pushed it, which Airflow would do again."""
+        self.multiple_outputs = False
+
     def _push_decision(self, context: Context, decision: Decision) -> GateResult:
         """Log the decision and push it to XCom, since a skipped task returns nothing."""
         fields = decision.to_dict()
@@ -411,3 +419,8 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
 def _dag_run(context: Context) -> Run:
     run = context["dag_run"]
     return Run(run.dag_id, run.run_id, getattr(run, "run_after", None) or run.logical_date)
+
+
+def _has_failed(candidate: Any) -> bool:
+    """Return whether this is the result of a job of a batch that did not succeed, and so made no model."""
+    return isinstance(candidate, Mapping) and "index" in candidate and candidate.get("state") != JobState.SUCCEEDED

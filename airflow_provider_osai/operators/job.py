@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -51,9 +52,10 @@ from airflow_provider_osai.jobs.submission import (
 from airflow_provider_osai.jobs.summary_log import format_metrics, log_job_message, log_summary
 from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
 from airflow_provider_osai.links.portal import OsaiPortalLink
+from airflow_provider_osai.operators._outputs import referenced_outputs
 from airflow_provider_osai.operators._state_store import job_checkpoint_store
 from airflow_provider_osai.operators.base import OsaiOperator, fail_without_retry, started_at
-from airflow_provider_osai.triggers.event import JobEvent, Outcome
+from airflow_provider_osai.triggers.event import JobEvent, Outcome, task_try
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
 
 if TYPE_CHECKING:
@@ -98,6 +100,8 @@ In all other states the task continues, here or elsewhere: a supervisor that los
 evicted, or was superseded by the next try also ends its task's process.
 """
 UNREADABLE: Final = "unreadable"
+RARELY_USED: Final = frozenset({"kind", "state", "job_id"})
+"""Keys of a result that become XComs at the end only if another task refers to them."""
 GRACE = 300.0
 """Seconds after the deadline at which Airflow ends the deferral itself, in case no triggerer runs."""
 JOB = "osai_job"
@@ -167,8 +171,9 @@ class OsaiJobOperator(OsaiOperator):
     """Submits a job to OSAI, waits for its end, and returns the ids of its results.
 
     Returns ``kind``, ``job_id``, ``state``, the ids of the results (``model_id``, ``dataset_id``, ``conversion_id``,
-    ``device_id``) and ``metrics``; each is also an XCom of its own. Right after submission it pushes the XCom
-    ``job_id`` and the portal link. The time limit is the task's ``execution_timeout``, counted from the task's start;
+    ``device_id``) and ``metrics``. Each is also an XCom of its own; ``kind`` and ``state`` only if another task of the
+    Dag refers to it, as in ``train.output["state"]``. Right after submission it pushes the XCom ``job_id`` and the
+    portal link. The time limit is the task's ``execution_timeout``, counted from the task's start;
     then the job is cancelled. For a job that the sandbox only simulated, the result has ``simulated``: ``True``, and
     the task log a warning; results of a real OSAI have no such key.
 
@@ -273,6 +278,7 @@ class OsaiJobOperator(OsaiOperator):
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Continue after the trigger fired. The job is read again: the event only says which one."""
         self._context = context
+        self._keep_portal_link()
         with fail_without_retry():
             job_event = self._event_for_current_job(JobEvent.parse(event), context)
             kind = JobKind.parse(job_event.kind)
@@ -332,8 +338,22 @@ class OsaiJobOperator(OsaiOperator):
                 message=f"{type(error).__name__}: {error}",
                 deferrals=deferrals,
                 deadline=(self._pull_own_xcom(context, JOB) or {}).get("deadline"),
+                task_try=task_try(context["ti"]),
             )
             return self.execute_complete(context, job_event.payload())
+
+    def post_execute(self, context: Any, result: Any = None) -> None:
+        """Push the keys of the result that tasks use as XComs of their own, in place of all: each costs Airflow a call.
+
+        ``kind`` and ``state`` say nothing after a success, and ``job_id`` was pushed at the submission.
+        """
+        if not self.multiple_outputs or not isinstance(result, Mapping) or not self.do_xcom_push:
+            return
+        rarely_used = RARELY_USED & result.keys()
+        unused = rarely_used - referenced_outputs(self, rarely_used)
+        for key in result.keys() - unused:
+            context["ti"].xcom_push(key=key, value=result[key])
+        self.multiple_outputs = False  # Airflow would push all
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # its signature
         """Return the job's inputs and outputs for OpenLineage; see docs/lineage.md."""
@@ -352,8 +372,10 @@ class OsaiJobOperator(OsaiOperator):
 
         :raises OsaiJobLost: if neither the event nor an XCom names the job.
         """
-        job_id = str(self._pull_own_xcom(context, "job_id") or event.job_id)
         kind = self.build_request().kind
+        if event.job_id and event.task_try == task_try(context["ti"]):
+            return event.model_copy(update={"kind": kind})
+        job_id = str(self._pull_own_xcom(context, "job_id") or event.job_id)
         if not job_id:
             msg = "neither the trigger's event nor the XCom job_id names the job; a retry finds it"
             raise OsaiJobLost(msg, kind=kind, job_id=UNKNOWN_ID)
@@ -424,6 +446,7 @@ class OsaiJobOperator(OsaiOperator):
         ti.xcom_push(key="job_id", value=job.id)
         ti.xcom_push(key=JOB, value=about | ({"deadline": watch.deadline} if watch.deadline else {}))
         ti.xcom_push(key=OsaiPortalLink().xcom_key, value=OsaiPortalLink.url(client.settings, job.kind, job.id))
+        self._keep_portal_link()
         return job
 
     def _submit_new(self, client: OsaiClient, plan: SubmissionPlan, context: Context) -> Job:
@@ -443,6 +466,10 @@ class OsaiJobOperator(OsaiOperator):
             on_resubmit=partial(self._remember_doubt, key),
             log=self.log.warning,
         )
+
+    def _keep_portal_link(self) -> None:
+        """Leave the pushed link as it is: when this process ends, Airflow would read and push each link again."""
+        self.operator_extra_links = ()
 
     def _remember_doubt(self, key: str) -> None:
         self._doubtful_key = key
@@ -553,6 +580,7 @@ class OsaiJobOperator(OsaiOperator):
             deferred_at=time.time(),
             reference=self._doubtful_key,
             start_latency=self._start_latency,
+            task_try=task_try(self._context["ti"]) if self._context else "",
         )
 
     def on_kill(self) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from airflow_provider_osai.api.errors import OsaiError, OsaiJobLost, OsaiJobTimeout
 from airflow_provider_osai.api.models import Job, JobState
 
-__all__ = ["JobEvent", "Outcome"]
+__all__ = ["JobEvent", "Outcome", "task_try"]
 
 MAX_DEFERRALS = 5
 """Maximum number of times that a task is deferred again on a live job whose trigger stopped."""
@@ -38,6 +38,7 @@ class JobEvent(BaseModel):
     :param deferrals: number of earlier deferrals on this job.
     :param deadline: when the job must have ended, in seconds since the epoch; ``None`` = no deadline.
     :param reference: the job's idempotency key, if a second job may have been submitted under it.
+    :param task_try: the try of the task that was deferred, see :func:`task_try`; empty if unknown.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -51,6 +52,7 @@ class JobEvent(BaseModel):
     deferrals: int = 0
     deadline: float | None = None
     reference: str | None = None
+    task_try: str = ""
 
     @classmethod
     def ended(cls, job: Job, deferrals: int = 0, **carried: Any) -> JobEvent:
@@ -100,3 +102,8 @@ class JobEvent(BaseModel):
     def payload(self) -> dict[str, Any]:
         """Return the event as plain JSON."""
         return self.model_dump(mode="json")
+
+
+def task_try(ti: Any) -> str:
+    """Return what distinguishes a try of a task from other tries, also after a clear; a deferral does not change it."""
+    return f"{ti.try_number}/{ti.max_tries}"

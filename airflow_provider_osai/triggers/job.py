@@ -64,6 +64,7 @@ class OsaiJobTrigger(BaseTrigger):
     :param deferred_at: when the task was deferred, in seconds since the epoch; 0 = unknown, or long ago.
     :param start_latency: seconds that Airflow took to start the task, a measure of its load.
     :param reference: the job's idempotency key, if a second job may have been submitted under it.
+    :param task_try: the try of the task that was deferred, for the event.
     """
 
     job_key: ClassVar[str] = "job_id"
@@ -87,6 +88,7 @@ class OsaiJobTrigger(BaseTrigger):
         deferred_at: float = 0.0,
         reference: str | None = None,
         start_latency: float = 0.0,
+        task_try: str = "",
         **_newer: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow has no types for it
@@ -106,6 +108,7 @@ class OsaiJobTrigger(BaseTrigger):
         self.deferred_at = deferred_at
         self.reference = reference
         self.start_latency = start_latency
+        self.task_try = task_try
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments from which another process recreates this trigger."""
@@ -128,6 +131,7 @@ class OsaiJobTrigger(BaseTrigger):
                 "deferred_at": self.deferred_at,
                 "reference": self.reference,
                 "start_latency": self.start_latency,
+                "task_try": self.task_try,
             },
         )
 
@@ -177,7 +181,7 @@ class OsaiJobTrigger(BaseTrigger):
         return max(0.0, self.deferred_at + hold - now)
 
     async def _wait_for_event(self) -> JobEvent:
-        carried = {"deadline": self.deadline, "reference": self.reference}
+        carried = {"deadline": self.deadline, "reference": self.reference, "task_try": self.task_try}
         try:
             job = await self._wait_for_job()
         except OsaiError as error:

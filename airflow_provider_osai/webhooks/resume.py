@@ -99,7 +99,7 @@ def find_deferred_task(owner: TaskKey) -> DeferredTask | None:
             str(trigger.kind),
             str(trigger.job_id),
             trigger.deferrals,
-            carried={"deadline": trigger.deadline, "reference": trigger.reference},
+            carried={"deadline": trigger.deadline, "reference": trigger.reference, "task_try": trigger.task_try},
             resume_delay=trigger.hold_seconds(time.time(), trigger_row.created_date.timestamp()),
         )
 

@@ -239,3 +239,21 @@ def test_a_kill_of_the_resumed_task_is_noticed_before_it_defers_again(make, cont
 
     with pytest.raises((OsaiJobCancelled, OsaiJobLost)):
         task.execute_complete(context, event)
+
+
+class TestWhichJob:
+    """An event of the trigger of an earlier try does not decide for which job this try waits."""
+
+    def test_the_event_of_this_try_is_believed_without_a_call_to_airflow(self, make, context, sandbox):
+        sandbox.control.script("training", "reads", reads=1)
+        event = event_of(deferred(make(), context))
+        del context["ti"].xcoms["job_id"]
+        assert make().execute_complete(context, event)["job_id"] == event["job_id"]
+
+    @pytest.mark.parametrize("task_try", ["1/5", "2/0", "", None, 7])
+    def test_that_of_another_try_is_not(self, make, context, sandbox, task_try):
+        sandbox.control.script("training", "reads", reads=1)
+        event = event_of(deferred(make(), context))
+        context["ti"].xcoms["job_id"] = event["job_id"]
+        result = make().execute_complete(context, event | {"job_id": "of-before", "task_try": task_try})
+        assert result["job_id"] == event["job_id"]

@@ -34,6 +34,7 @@ ARGUMENTS = {
     "deferred_at": 5.5,
     "reference": "key",
     "start_latency": 0.7,
+    "task_try": "2/3",
 }
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 """Triggers as released versions wrote them. Never change one; add one when the arguments change."""

@@ -69,8 +69,11 @@ class ByItsTest:
 
 IN_A_DAG = """
 from airflow.sdk import DAG
+from airflow_provider_osai.assets import osai_model
+from airflow_provider_osai.operators.batch import *
 from airflow_provider_osai.operators.conversion import *
 from airflow_provider_osai.operators.dataset import *
+from airflow_provider_osai.operators.gate import *
 from airflow_provider_osai.operators.orphans import *
 from airflow_provider_osai.operators.training import *
 
@@ -144,6 +147,8 @@ SNIPPETS: dict[str, AsDag | InPytest | ByItsTest] = {
     "docs/gate.md#Skip unchanged data": AsDag(context=ONLY_IF_NEW),
     "docs/gate.md#Tell people": ByItsTest("tests/airflow/test_gate_alerts.py"),
     "docs/gate.md#Tell people (2)": ByItsTest("tests/airflow/test_gate_alerts.py"),
+    "docs/batch.md#Batches": AsDag(replace={'"42"': '"{model}"', "4711": "{dataset}", "4712": "{holdout}"}),
+    "docs/batch.md#Returned list": AsDag(context=IN_A_DAG + SNIPPET, replace={"4711": "{dataset}"}),
     "docs/models.md#An ONNX file of the sandbox": ByItsTest("tests/sandbox/test_whole_run.py"),
     "docs/models.md#Models": AsDag(context=TRAIN + SNIPPET, replace={"s3://my_conn@bucket/models/": "{folder}/"}),
     "docs/orphans.md#Orphaned jobs": AsDag(context=IN_A_DAG + SNIPPET),
