@@ -14,6 +14,7 @@
         |   `-- OsaiUnsupported   an unsupported conversion (never retried)
         |-- OsaiJobCancelled   the job was cancelled
         |-- OsaiJobTimeout     the job was cancelled at the task's deadline
+        |-- OsaiJobStopped     the job was cancelled by a rule of stop_when: submit it again
         `-- OsaiJobLost        the job is no longer visible; it may still run
 """
 
@@ -36,6 +37,7 @@ __all__ = [
     "OsaiJobError",
     "OsaiJobFailed",
     "OsaiJobLost",
+    "OsaiJobStopped",
     "OsaiJobTimeout",
     "OsaiRequestError",
     "OsaiUnreachable",
@@ -174,6 +176,18 @@ class OsaiJobCancelled(OsaiJobError):
 
 class OsaiJobTimeout(OsaiJobError):
     """The task's ``execution_timeout`` expired before the job ended; cancellation of the job was requested."""
+
+
+class OsaiJobStopped(OsaiJobError):
+    """A rule of ``stop_when`` held, such as a NaN loss; cancellation of the job was requested. A retry submits anew.
+
+    :param message: as for :class:`OsaiJobError`.
+    :param reason: the rule that held, and the values that it saw.
+    """
+
+    def __init__(self, message: str, *, kind: str, job_id: str, reason: str = "") -> None:
+        self.reason = reason
+        super().__init__(message, kind=kind, job_id=job_id)
 
 
 class OsaiJobLost(OsaiJobError):

@@ -20,6 +20,7 @@ from airflow_provider_osai.api.errors import (
     OsaiJobCancelled,
     OsaiJobFailed,
     OsaiJobLost,
+    OsaiJobStopped,
     OsaiJobTimeout,
     OsaiRequestError,
     OsaiUnreachable,
@@ -28,6 +29,7 @@ from airflow_provider_osai.api.errors import (
 )
 from airflow_provider_osai.api.models import Job, JobKind, JobState
 from airflow_provider_osai.jobs.conversions import is_unsupported
+from airflow_provider_osai.jobs.early_stopping import EarlyStopping, StopRules
 from airflow_provider_osai.jobs.flow import Flow, Sleep
 from airflow_provider_osai.jobs.polling import PollSchedule
 
@@ -107,6 +109,8 @@ class WaitOptions:
     :param on_poll: called after each poll with the job and the seconds until the next poll.
     :param wait_for_ready: wait until a rented device is ready, not for the end of its rental.
     :param once: return the job after the first successful poll, whatever its state.
+    :param stop_rules: when to stop a training before its end; ``None``: never.
+    :param warn: called with a message for the log, once for each of these rules that cannot work.
     """
 
     since: float
@@ -117,6 +121,8 @@ class WaitOptions:
     on_poll: Callable[[Job, float], None] = lambda _job, _seconds: None
     wait_for_ready: bool = False
     once: bool = False
+    stop_rules: StopRules | None = None
+    warn: Callable[[str], object] = lambda _: None
 
     def is_over(self, job: Job) -> bool:
         """Return whether the wait is over."""
@@ -156,10 +162,12 @@ def wait(calls: OsaiApi, kind: JobKind, job_id: str, watch: WaitOptions) -> Flow
     """Poll the job until it has ended, successfully or not, or until its device is ready; return it.
 
     :raises OsaiJobTimeout: at the deadline; the caller decides whether to cancel the job.
+    :raises OsaiJobStopped: if one of the ``stop_rules`` holds; the caller cancels the job.
     :raises OsaiJobLost: if no poll succeeded for ``unreachable_timeout``, OSAI did not know the job for longer than a
         minute, or rejected the access token for ten minutes. The job was not cancelled.
     """
     call = calls.get_job(kind, job_id)
+    stopping = EarlyStopping(watch.stop_rules, watch.warn) if watch.stop_rules else None
     last_seen = watch.clock()  # not the submission: a wait that begins late has not lost the job yet
     while True:
         job: Job | None = None
@@ -172,6 +180,8 @@ def wait(calls: OsaiApi, kind: JobKind, job_id: str, watch: WaitOptions) -> Flow
                 msg = f"no successful poll for {unseen:.0f} s ({error}). The job was not cancelled; a retry reconnects"
                 raise OsaiJobLost(msg, kind=kind, job_id=job_id) from error
             hint = getattr(error, "retry_after", None) or 0.0
+            if stopping:
+                stopping.missed()
         else:
             if watch.is_over(job) or watch.once:
                 return job
@@ -186,6 +196,8 @@ def wait(calls: OsaiApi, kind: JobKind, job_id: str, watch: WaitOptions) -> Flow
             pause, tolerance = watch.deadline - now, 0.0
         if job is not None:
             watch.on_poll(job, pause)
+            if stopping and (reason := stopping.check(job, now, pause)):
+                raise OsaiJobStopped(reason, kind=kind, job_id=job_id, reason=reason)
         job = None  # thousands of flows sleep at the same time: do not hold what the next poll replaces
         yield Sleep(pause, tolerance)
 
