@@ -203,9 +203,13 @@ class Jobs:
 
     def _count_read(self, job: JobRecord) -> JobRecord:
         job.reads += 1
-        if job.script.timing == "reads":
+        if job.script.timing == "reads" and not job.is_terminal:
             self._start(job)
-            job.progress = max(job.progress, min(1.0, job.reads / (job.script.reads + 1)))
+            if job.script.progress is None:
+                job.progress = max(job.progress, min(1.0, job.reads / (job.script.reads + 1)))
+            else:
+                job.progress = job.script.progress
+            job.history = [*(job.script.history or ())][: job.reads]
             if job.reads > job.script.reads:
                 self._end(job, self._simulated_outcome(job))
         if job.script.counts_reads:

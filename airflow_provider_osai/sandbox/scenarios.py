@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -43,6 +44,8 @@ class Script(BaseModel):
     :param metrics: merged into the metrics of the result; a simulated job has no others.
     :param word: a status word to return in place of the real one.
     :param word_reads: number of reads that return *word*; default: all.
+    :param progress: the progress to report until the job ends, for a job that stalls; needs the timing ``reads``.
+    :param history: the epochs to report, one more at each read; needs the timing ``reads``. JSON has no NaN: use text.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +59,8 @@ class Script(BaseModel):
     metrics: dict[str, Any] | None = None
     word: str | None = None
     word_reads: int | None = Field(default=None, ge=0)
+    progress: float | None = Field(default=None, ge=0, le=1)
+    history: list[dict[str, Any]] | None = None
 
     @property
     def counts_reads(self) -> bool:
@@ -72,6 +77,14 @@ class Script(BaseModel):
         if self.end is not None and self.end not in TERMINAL_STATES:
             msg = f"end must be one of {', '.join(sorted(TERMINAL_STATES))}; use 'word' for any other status word"
             raise ValueError(msg)
+        if self.timing != "reads" and (self.progress is not None or self.history is not None):
+            msg = "progress and history need the timing 'reads'"
+            raise ValueError(msg)
+        try:
+            json.dumps(self.history, allow_nan=False)
+        except (TypeError, ValueError):
+            msg = "history must be JSON, which has no NaN; write it as text ('NaN')"
+            raise ValueError(msg) from None
         return self
 
 

@@ -61,6 +61,29 @@ def test_script_sets_the_end_and_message_of_a_job(state, timing, end):
     assert (ended.state, ended.message) == (JobState(end), "out of devices")
 
 
+def test_script_stalls_a_job_and_adds_an_epoch_at_each_read(state):
+    epochs = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": "NaN"}]
+    job = state.submit(RENTAL, Script(timing="reads", reads=9, progress=0.4, history=epochs))
+    seen = [state.jobs.read(KIND, job.id).wire("running") for _ in range(3)]
+    assert [fields["progress"] for fields in seen] == [0.4] * 3
+    assert [fields["history"] for fields in seen] == [epochs[:1], epochs, epochs]
+
+
+def test_a_cancelled_job_has_no_more_epochs(state):
+    job = state.submit(RENTAL, Script(timing="reads", reads=9, history=[{"epoch": 1}, {"epoch": 2}]))
+    state.jobs.read(KIND, job.id)
+    state.jobs.cancel(KIND, job.id)
+    assert state.jobs.read(KIND, job.id).history == [{"epoch": 1}]
+
+
+@pytest.mark.parametrize("details", [{"progress": 0.4}, {"history": []}, {"history": [{"loss": float("nan")}]}])
+def test_a_script_that_cannot_work_is_rejected(details):
+    """Progress and history need the timing ``reads``, and JSON has no NaN."""
+    timing = "reads" if details.get("history") else "seconds"
+    with pytest.raises(ValueError, match=r"need the timing 'reads'|has no NaN"):
+        Script(timing=timing, **details)
+
+
 def test_script_metrics_are_merged_into_the_result(state):
     dataset = state.datasets.create("d")
     request = TrainingRequest(dataset_ids=dataset.id, model_name="m")
