@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout, conf
 
-from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiError, OsaiJobCancelled, OsaiJobLost, OsaiJobTimeout
+from airflow_provider_osai.api.errors import (
+    OsaiArgumentError,
+    OsaiError,
+    OsaiJobCancelled,
+    OsaiJobLost,
+    OsaiJobStopped,
+    OsaiJobTimeout,
+)
 from airflow_provider_osai.api.models import TERMINAL_STATES, JobKind, JobState
 from airflow_provider_osai.assets.events import create_asset_events, suppress_asset_events
 from airflow_provider_osai.compat import TaskDeferralError, TaskDeferralTimeout
@@ -70,6 +77,7 @@ if TYPE_CHECKING:
     from airflow_provider_osai.api.requests import JobRequest
     from airflow_provider_osai.api.settings import OsaiSettings
     from airflow_provider_osai.jobs.checkpoint import JobCheckpoint, JobCheckpointStore
+    from airflow_provider_osai.jobs.early_stopping import StopRules
     from airflow_provider_osai.jobs.flow import Flow
     from airflow_provider_osai.jobs.idempotency import Deployment, TaskKey
 
@@ -115,7 +123,7 @@ DEFERRALS = "osai_deferrals"
 def wait_options(task: OsaiJobOperator, context: Context) -> WaitOptions:
     """Return the options of a wait from now to the ``execution_timeout``, which counts from the task's start.
 
-    :raises OsaiArgumentError: if an interval is not a number of seconds above 0.
+    :raises OsaiArgumentError: if an interval is not a number of seconds above 0, or ``stop_when`` is invalid.
     """
     for name in ("poll_interval", "unreachable_timeout"):
         value = getattr(task, name)
@@ -130,6 +138,8 @@ def wait_options(task: OsaiJobOperator, context: Context) -> WaitOptions:
         unreachable_timeout=float(task.unreachable_timeout),
         on_poll=PollLogger(task.log, since=now),
         wait_for_ready=task.wait_for_ready,
+        stop_rules=task.stop_rules,
+        warn=task.log.warning,
     )
 
 
@@ -248,6 +258,11 @@ class OsaiJobOperator(OsaiOperator):
         :raises OsaiArgumentError: on an invalid value.
         """
 
+    @property
+    def stop_rules(self) -> StopRules | None:  # for subclasses
+        """When to stop the job before its end; ``None``: never. For subclasses."""
+        return None
+
     def find_existing_result(self, client: OsaiClient) -> Job | None:  # for subclasses
         """Return an ended job to use instead of submitting one; called right before a submission. For subclasses."""
         return None
@@ -294,6 +309,8 @@ class OsaiJobOperator(OsaiOperator):
                 job = self._read_job(client, flow, kind, job_event.job_id)
                 if job_event.outcome is Outcome.DEADLINE:
                     job = self._at_deadline(client, job, watch)
+                elif job_event.outcome is Outcome.EARLY_STOP:
+                    job = self._at_deadline(client, job, watch, job_event.reason or "a rule of stop_when")
                 return self._wait_or_defer(context, client, job, watch, job_event)
 
     def _read_job(self, client: OsaiClient, flow: Flow[Job], kind: JobKind, job_id: str) -> Job:
@@ -309,12 +326,15 @@ class OsaiJobOperator(OsaiOperator):
             msg = f"reading the job failed ({error}). It was not cancelled; a retry reconnects"
             raise OsaiJobLost(msg, kind=kind, job_id=job_id) from error
 
-    def _at_deadline(self, client: OsaiClient, job: Job, watch: WaitOptions) -> Job:
-        """Return a job that ended by itself; otherwise cancel it, unless the trigger has, and raise OsaiJobTimeout."""
+    def _at_deadline(self, client: OsaiClient, job: Job, watch: WaitOptions, reason: str | None = None) -> Job:
+        """Return a job that ended by itself; otherwise cancel it, unless the trigger has, and raise OsaiJobTimeout.
+
+        :param reason: why the job was stopped before its deadline, if it was; OsaiJobStopped is raised then.
+        """
         if job.state is JobState.CANCELLED:
             log_summary(self.log, job)
-            self._raise_timeout(job.kind, job.id, "it was cancelled")
-        return job if watch.is_over(job) else self._cancel_at_deadline(client, job.kind, job.id)
+            self._raise_timeout(job.kind, job.id, "it was cancelled", reason)
+        return job if watch.is_over(job) else self._cancel_at_deadline(client, job.kind, job.id, reason)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """Resume the task, also if Airflow reports that its deferral failed.
@@ -524,6 +544,8 @@ class OsaiJobOperator(OsaiOperator):
                 job = self._run(client, wait(client.calls, job.kind, job.id, watch), retry=False)
             except OsaiJobTimeout:
                 job = self._cancel_at_deadline(client, job.kind, job.id)
+            except OsaiJobStopped as error:
+                job = self._cancel_at_deadline(client, job.kind, job.id, error.reason)
         self._cancel_late_duplicate(client, job)
         log_summary(self.log, job)
         log_job_message(self.log, job)
@@ -581,6 +603,7 @@ class OsaiJobOperator(OsaiOperator):
             reference=self._doubtful_key,
             start_latency=self._start_latency,
             task_try=task_try(self._context["ti"]) if self._context else "",
+            stop_when=watch.stop_rules.to_dict() if watch.stop_rules else None,
         )
 
     def on_kill(self) -> None:
@@ -675,8 +698,11 @@ class OsaiJobOperator(OsaiOperator):
         self._client.sleep = self._sleep
         return self._client
 
-    def _cancel_at_deadline(self, client: OsaiClient, kind: JobKind, job_id: str) -> Job:
-        """Cancel a job at its deadline and raise OsaiJobTimeout; return the job if it ended just before."""
+    def _cancel_at_deadline(self, client: OsaiClient, kind: JobKind, job_id: str, reason: str | None = None) -> Job:
+        """Cancel a job at its deadline and raise OsaiJobTimeout; return the job if it ended just before.
+
+        :param reason: why the job is stopped before its deadline, if it is; OsaiJobStopped is raised then.
+        """
         flow = end_at_deadline(
             client.calls,
             kind,
@@ -688,19 +714,22 @@ class OsaiJobOperator(OsaiOperator):
         try:
             job = self._run(client, flow)
         except OsaiError as error:
-            self._raise_timeout(kind, job_id, f"cancelling it failed, it may continue and cost money: {error}")
-        if not job.is_terminal and not (self.wait_for_ready and job.is_ready):
+            self._raise_timeout(kind, job_id, f"cancelling it failed, it may continue and cost money: {error}", reason)
+        # Cancelled already: the response to an earlier attempt was lost.
+        if job.state is JobState.CANCELLED or not (job.is_terminal or (self.wait_for_ready and job.is_ready)):
             log_summary(self.log, job)
-            self._raise_timeout(kind, job_id, "it was cancelled")
+            self._raise_timeout(kind, job_id, "it was cancelled", reason)
         return job
 
-    def _raise_timeout(self, kind: JobKind, job_id: str, outcome: str) -> NoReturn:
-        """Record that the job was cancelled, so that a retry does not reconnect, and raise OsaiJobTimeout."""
+    def _raise_timeout(self, kind: JobKind, job_id: str, outcome: str, reason: str | None = None) -> NoReturn:
+        """Record that the job was cancelled, so that a retry does not reconnect, and raise its error."""
         self._is_cancelled = True
         try:
             self._save_cancelled(job_id)
         except Exception as error:  # Airflow may be unreachable; the timeout is what matters
             self.log.warning("Saving that OSAI job %s was cancelled failed: %s", job_id, type(error).__name__)
+        if reason is not None:
+            raise OsaiJobStopped(f"{reason}; {outcome}", kind=kind, job_id=job_id, reason=reason)
         msg = f"not ended within the task's execution_timeout of {self.execution_timeout}; {outcome}"
         raise OsaiJobTimeout(msg, kind=kind, job_id=job_id)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.api.requests import ModelType, RetrainingRequest, TrainingRequest
+from airflow_provider_osai.jobs.early_stopping import StopRules
 from airflow_provider_osai.operators.job import OsaiJobOperator
 
 if TYPE_CHECKING:
@@ -16,15 +18,35 @@ __all__ = ["OsaiBaseTrainingOperator", "OsaiRetrainModelOperator", "OsaiTrainMod
 
 
 class OsaiBaseTrainingOperator(OsaiJobOperator):
-    """Base of the training operators: adds ``data_digest`` to the result.
+    """Base of the training operators: adds ``data_digest`` to the result, and stops trainings that are going wrong.
 
     :param data_digest: identifies the training data, as returned by ``OsaiUploadImagesOperator``.
+    :param stop_when: when to stop a training before its end, see :class:`StopRules`; ``None`` (default): never.
     :param kwargs: as for ``OsaiJobOperator``.
     """
 
-    def __init__(self, *, data_digest: str | None = None, **kwargs: Any) -> None:
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **OsaiJobOperator.template_fields_renderers,
+        "stop_when": "json",
+    }
+
+    def __init__(
+        self, *, data_digest: str | None = None, stop_when: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.data_digest = data_digest
+        self.stop_when = stop_when
+
+    @property
+    def stop_rules(self) -> StopRules | None:
+        """When to stop the job before its end; ``None``: never.
+
+        :raises OsaiArgumentError: if ``stop_when`` is invalid, or the task does not wait for the job.
+        """
+        rules = StopRules.parse(self.stop_when)
+        if rules is not None and not self.wait_for_completion:
+            raise OsaiArgumentError(f"stop_when = {self.stop_when!r}: needs wait_for_completion = True")
+        return rules
 
     def build_result(self, client: OsaiClient, job: Job) -> dict[str, Any]:
         """Return the job's references, and ``data_digest`` if it is set."""
@@ -46,6 +68,9 @@ class OsaiTrainModelOperator(OsaiBaseTrainingOperator):
     :param template: a template that sets all parameters.
     :param parameters: OSAI's Advanced configuration, by name.
     :param data_digest: identifies the training data, as returned by ``OsaiUploadImagesOperator``; for gates and events.
+    :param stop_when: when to stop a training that is going wrong, as a dict of rules: ``no_progress_minutes``,
+        ``nan_loss``, ``patience``, ``monitor``, ``min_delta``; see docs/early-stopping.md. ``None`` (default): never.
+    :raises OsaiJobStopped: if a rule of ``stop_when`` held; the job was cancelled.
     """
 
     template_fields = (
@@ -57,6 +82,7 @@ class OsaiTrainModelOperator(OsaiBaseTrainingOperator):
         "template",
         "parameters",
         "data_digest",
+        "stop_when",
         *OsaiJobOperator.template_fields,
     )
 
@@ -71,9 +97,10 @@ class OsaiTrainModelOperator(OsaiBaseTrainingOperator):
         template: str | None = None,
         parameters: Mapping[str, Any] | None = None,
         data_digest: str | None = None,
+        stop_when: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(data_digest=data_digest, **kwargs)
+        super().__init__(data_digest=data_digest, stop_when=stop_when, **kwargs)
         self.dataset_ids = dataset_ids
         self.model_name = model_name
         self.model_type = model_type
@@ -106,10 +133,13 @@ class OsaiRetrainModelOperator(OsaiBaseTrainingOperator):
     :param model_name: the name of the new model, at most 50 characters: Latin letters, digits, hyphens.
     :param parameters: OSAI's Advanced configuration, by name.
     :param data_digest: identifies the training data, as returned by ``OsaiUploadImagesOperator``; for gates and events.
+    :param stop_when: when to stop a training that is going wrong, as a dict of rules: ``no_progress_minutes``,
+        ``nan_loss``, ``patience``, ``monitor``, ``min_delta``; see docs/early-stopping.md. ``None`` (default): never.
+    :raises OsaiJobStopped: if a rule of ``stop_when`` held; the job was cancelled.
     """
 
     template_fields = (
-        *("model_id", "dataset_ids", "model_name", "parameters", "data_digest"),
+        *("model_id", "dataset_ids", "model_name", "parameters", "data_digest", "stop_when"),
         *OsaiJobOperator.template_fields,
     )
 
@@ -121,9 +151,10 @@ class OsaiRetrainModelOperator(OsaiBaseTrainingOperator):
         model_name: str,
         parameters: Mapping[str, Any] | None = None,
         data_digest: str | None = None,
+        stop_when: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(data_digest=data_digest, **kwargs)
+        super().__init__(data_digest=data_digest, stop_when=stop_when, **kwargs)
         self.model_id = model_id
         self.dataset_ids = dataset_ids
         self.model_name = model_name

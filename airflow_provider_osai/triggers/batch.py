@@ -109,12 +109,12 @@ class OsaiJobBatchTrigger(OsaiJobTrigger):
         if error is not None and not read:
             raise error
 
-    async def _cancel_all_at_deadline(self, kind: JobKind) -> None:
+    async def _cancel_all(self, kind: JobKind, why: str) -> None:
         """Cancel all jobs that have not ended, a few at a time."""
         slots = asyncio.Semaphore(MAX_CONCURRENT_CANCELLATIONS)
 
         async def cancel_one(job_id: str) -> None:
             async with slots:
-                await self._cancel_at_deadline(kind, job_id)
+                await self._cancel(kind, job_id, why)
 
         await asyncio.gather(*map(cancel_one, self.job_ids))

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from airflow_provider_osai.api.errors import OsaiError, OsaiJobLost, OsaiJobTimeout
+from airflow_provider_osai.api.errors import OsaiError, OsaiJobLost, OsaiJobStopped, OsaiJobTimeout
 from airflow_provider_osai.api.models import Job, JobState
 
 __all__ = ["JobEvent", "Outcome", "task_try"]
@@ -23,6 +23,7 @@ class Outcome(StrEnum):
     READY = "ready"
     DEADLINE = "deadline"
     LOST = "lost"
+    EARLY_STOP = "early_stop"
     ERROR = "error"
 
 
@@ -39,6 +40,7 @@ class JobEvent(BaseModel):
     :param deadline: when the job must have ended, in seconds since the epoch; ``None`` = no deadline.
     :param reference: the job's idempotency key, if a second job may have been submitted under it.
     :param task_try: the try of the task that was deferred, see :func:`task_try`; empty if unknown.
+    :param reason: for ``early_stop``: the rule of ``stop_when`` that held.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -53,6 +55,7 @@ class JobEvent(BaseModel):
     deadline: float | None = None
     reference: str | None = None
     task_try: str = ""
+    reason: str = ""
 
     @classmethod
     def ended(cls, job: Job, deferrals: int = 0, **carried: Any) -> JobEvent:
@@ -63,13 +66,18 @@ class JobEvent(BaseModel):
     @classmethod
     def stopped(cls, kind: str, job_id: str, error: Exception, deferrals: int = 0, **carried: Any) -> JobEvent:
         """Return the event for a wait that failed. Only OsaiErrors are quoted; other errors may contain secrets."""
-        outcomes: dict[type[Exception], Outcome] = {OsaiJobTimeout: Outcome.DEADLINE, OsaiJobLost: Outcome.LOST}
+        outcomes: dict[type[Exception], Outcome] = {
+            OsaiJobTimeout: Outcome.DEADLINE,
+            OsaiJobLost: Outcome.LOST,
+            OsaiJobStopped: Outcome.EARLY_STOP,
+        }
         return cls(
             kind=str(kind),
             job_id=str(job_id),
             outcome=outcomes.get(type(error), Outcome.ERROR),
             message=f"{type(error).__name__}: {error}" if isinstance(error, OsaiError) else type(error).__name__,
             deferrals=deferrals,
+            reason=error.reason if isinstance(error, OsaiJobStopped) else "",
             **carried,
         )
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_osai.api.errors import OsaiError, OsaiJobLost, OsaiJobTimeout
-from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiError, OsaiJobLost, OsaiJobStopped, OsaiJobTimeout
+from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.hooks.background_tasks import run_in_background
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.hooks.shared_client import acquire_with_retries, release_shared_client
+from airflow_provider_osai.jobs.early_stopping import StopRules
 from airflow_provider_osai.jobs.flow import arun
 from airflow_provider_osai.jobs.lifecycle import WaitOptions, end_at_deadline, wait
 from airflow_provider_osai.jobs.polling import MIN_INTERVAL, PollSchedule
@@ -42,7 +43,8 @@ CANCELLATION_TIMEOUT: Final = 60.0
 class OsaiJobTrigger(BaseTrigger):
     """Waits for the end of one OSAI job, or for a rented device, and fires one event, a :class:`JobEvent`.
 
-    It cancels the job at its deadline, or if its task is killed (see :meth:`on_kill`); otherwise it only reads.
+    It cancels the job at its deadline, by a rule of *stop_when*, or if its task is killed (see :meth:`on_kill`);
+    otherwise it only reads.
 
     The arguments are plain JSON and contain no secret. They are a wire format: a deferred task may be resumed by a
     newer version of this package, so arguments are only ever added, and unknown ones are ignored.
@@ -65,6 +67,7 @@ class OsaiJobTrigger(BaseTrigger):
     :param start_latency: seconds that Airflow took to start the task, a measure of its load.
     :param reference: the job's idempotency key, if a second job may have been submitted under it.
     :param task_try: the try of the task that was deferred, for the event.
+    :param stop_when: when to stop a training before its end, see :class:`StopRules`; ``None`` = never.
     """
 
     job_key: ClassVar[str] = "job_id"
@@ -89,6 +92,7 @@ class OsaiJobTrigger(BaseTrigger):
         reference: str | None = None,
         start_latency: float = 0.0,
         task_try: str = "",
+        stop_when: dict[str, Any] | None = None,
         **_newer: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow has no types for it
@@ -109,6 +113,7 @@ class OsaiJobTrigger(BaseTrigger):
         self.reference = reference
         self.start_latency = start_latency
         self.task_try = task_try
+        self.stop_when = stop_when
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments from which another process recreates this trigger."""
@@ -132,6 +137,7 @@ class OsaiJobTrigger(BaseTrigger):
                 "reference": self.reference,
                 "start_latency": self.start_latency,
                 "task_try": self.task_try,
+                "stop_when": self.stop_when,
             },
         )
 
@@ -202,7 +208,7 @@ class OsaiJobTrigger(BaseTrigger):
         return (self.job_id,)
 
     async def _wait_for_job(self) -> Job | None:
-        """Wait for the job. Cancel it at the deadline, since the task may be resumed much later."""
+        """Wait for the job. Cancel it at the deadline or by a rule, since the task may be resumed much later."""
         kind, hook = JobKind.parse(self.kind), OsaiHook(self.osai_conn_id)
         try:
             shared = await acquire_with_retries(hook, self.max_unreachable, self.log, self.deadline)
@@ -212,12 +218,14 @@ class OsaiJobTrigger(BaseTrigger):
             raise OsaiJobLost(msg, kind=kind, job_id=self.job_id) from error
         try:
             return await self._poll(shared, kind)
-        except OsaiJobTimeout:
-            if not self.cancel_at_deadline:
+        except (OsaiJobTimeout, OsaiJobStopped) as error:
+            is_stop = isinstance(error, OsaiJobStopped)
+            if not (is_stop or self.cancel_at_deadline):
                 raise
-            cancellation = run_in_background(self._cancel_all_at_deadline(kind))
+            why = "by a rule of stop_when" if is_stop else "at its deadline"
+            cancellation = run_in_background(self._cancel_all(kind, why))
             done, _ = await asyncio.wait({cancellation}, timeout=CANCELLATION_TIMEOUT)
-            if done and (job := cancellation.result()) is not None:
+            if done and (job := cancellation.result()) is not None and job.state is not JobState.CANCELLED:
                 return job
             raise
         finally:
@@ -227,14 +235,17 @@ class OsaiJobTrigger(BaseTrigger):
         """Poll until the job has ended, and return it."""
         return await shared.batch_poller.run(wait(shared.client.calls, kind, self.job_id, self._wait_options()))
 
-    async def _cancel_all_at_deadline(self, kind: JobKind) -> Job | None:
-        """Cancel the job; return it if it has ended, or its device is ready, just in time."""
-        return await self._cancel_at_deadline(kind, self.job_id)
+    async def _cancel_all(self, kind: JobKind, why: str) -> Job | None:
+        """Cancel the job; return it if it has ended, or its device is ready, just in time.
 
-    async def _cancel_at_deadline(self, kind: JobKind, job_id: str) -> Job | None:
+        :param why: for the log.
+        """
+        return await self._cancel(kind, self.job_id, why)
+
+    async def _cancel(self, kind: JobKind, job_id: str, why: str) -> Job | None:
         def log(reason: str) -> None:
-            message = "Cancelling OSAI %s job %s at its deadline failed; it may still run: %s"
-            self.log.warning(message, kind, job_id, reason)
+            message = "Cancelling OSAI %s job %s %s failed; it may still run: %s"
+            self.log.warning(message, kind, job_id, why, reason)
 
         wait_for_ready = bool(self.until_ready)
         try:
@@ -257,7 +268,7 @@ class OsaiJobTrigger(BaseTrigger):
             return None
         if job.is_terminal or (wait_for_ready and job.is_ready):
             return job
-        self.log.info("Requested cancellation of OSAI %s job %s at its deadline", kind, job_id)
+        self.log.info("Requested cancellation of OSAI %s job %s %s", kind, job_id, why)
         return None
 
     def _wait_options(self) -> WaitOptions:
@@ -268,4 +279,13 @@ class OsaiJobTrigger(BaseTrigger):
             unreachable_timeout=self.max_unreachable,
             on_poll=PollLogger(self.log, since=self.since),
             wait_for_ready=bool(self.until_ready),
+            stop_rules=self._stop_rules(),
+            warn=self.log.warning,
         )
+
+    def _stop_rules(self) -> StopRules | None:
+        try:
+            return StopRules.parse_stored(self.stop_when)
+        except OsaiArgumentError as error:  # of a newer version: the job is waited for in any case
+            self.log.warning("The job is not stopped early: %s", error)
+            return None
