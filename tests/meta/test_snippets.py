@@ -141,6 +141,7 @@ SNIPPETS: dict[str, AsDag | InPytest | ByItsTest] = {
     "docs/datasets.md#Augment a dataset": AsDag(context=UPLOAD + SNIPPET),
     "docs/datasets.md#Delete a dataset": AsDag(context=TRAIN + SNIPPET),
     "docs/devices.md#Devices": AsDag(),
+    "docs/early-stopping.md#Early stopping": AsDag(replace={"4711": "{dataset}"}),
     "docs/events.md#Events": AsDag(replace={"7f3a": "{dataset}"}),
     "docs/gate.md#Model gate": AsDag(replace={"/data/defects": "{images}", "4711": "{holdout}"}),
     "docs/gate.md#Assets": AsDag(replace={"4711": "{dataset}"}),
