@@ -83,7 +83,7 @@ class Call(Generic[T]):
     :param files: the files of the form, read while they are sent.
     :param idempotent: whether the request can be sent again without a further effect.
     :param rules: what a contract document says of the operation.
-    :param subject: ids of the objects, for batching and messages.
+    :param subject: ids of the objects, for batching; without them the call is sent by itself.
     :param headers: added to those of every request.
     :param is_list: whether *parse* returns a list, which may have several pages.
     :param consumer: receives the streamed response instead of *parse*. Only :class:`OsaiClient` supports it. If the

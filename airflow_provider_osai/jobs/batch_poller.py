@@ -243,7 +243,10 @@ class KindPoller:
     async def _poll(self, batch: list[PendingFlow]) -> None:
         """Poll the jobs of *batch*; each flow gets a response or an error."""
         try:
-            for pending in await self._poll_list(batch) if self._can_list else batch:
+            single = [pending for pending in batch if not self._can_list or not _is_batchable(pending)]
+            if len(single) < len(batch):  # a list request without ids would return all jobs
+                single += await self._poll_list([pending for pending in batch if _is_batchable(pending)])
+            for pending in single:
                 await self._poll_one(pending)
         except Exception as error:  # a flow without a response would wait forever
             for pending in batch:
@@ -309,6 +312,10 @@ class KindPoller:
         for pending in batch:
             self._advance(pending, error)
         return []
+
+
+def _is_batchable(pending: PendingFlow) -> bool:
+    return bool(cast("Call[Any]", pending.step).subject)
 
 
 def _is_too_large(failure: OsaiError) -> bool:

@@ -107,6 +107,7 @@ class EarlyStopping:
         "_best",
         "_done",
         "_followed",
+        "_is_left_out",
         "_latest",
         "_limit",
         "_pause",
@@ -134,6 +135,7 @@ class EarlyStopping:
         self._done = 0
         self._best: float | None = None
         self._followed = 0
+        self._is_left_out = False
         self._without_improvement = 0
 
     def missed(self) -> None:
@@ -156,6 +158,19 @@ class EarlyStopping:
             return None
         self._stalled += elapsed
         return self._check_progress(job) if self._stalled >= self._limit else None
+
+    def needs_single_poll(self, job: Job) -> bool:
+        """Return whether to poll the job by itself next time, because a list of jobs may leave out the history.
+
+        So it is until the first epoch, and on if a later response leaves out a history that was there before.
+
+        :param job: as polled and checked.
+        """
+        if self._warned or not (self._rules.nan_loss or self._rules.patience) or job.state is not JobState.RUNNING:
+            return False
+        if not job.history and self._latest is not None:
+            self._is_left_out = True
+        return self._is_left_out or not job.history
 
     def _has_changed(self, job: Job) -> bool:
         """Return whether status, progress or history have changed; what a response leaves out has not."""

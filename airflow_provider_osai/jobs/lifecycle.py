@@ -166,7 +166,7 @@ def wait(calls: OsaiApi, kind: JobKind, job_id: str, watch: WaitOptions) -> Flow
     :raises OsaiJobLost: if no poll succeeded for ``unreachable_timeout``, OSAI did not know the job for longer than a
         minute, or rejected the access token for ten minutes. The job was not cancelled.
     """
-    call = calls.get_job(kind, job_id)
+    call = batched_call = calls.get_job(kind, job_id)
     stopping = EarlyStopping(watch.stop_rules, watch.warn) if watch.stop_rules else None
     last_seen = watch.clock()  # not the submission: a wait that begins late has not lost the job yet
     while True:
@@ -198,6 +198,8 @@ def wait(calls: OsaiApi, kind: JobKind, job_id: str, watch: WaitOptions) -> Flow
             watch.on_poll(job, pause)
             if stopping and (reason := stopping.check(job, now, pause)):
                 raise OsaiJobStopped(reason, kind=kind, job_id=job_id, reason=reason)
+            if stopping:
+                call = replace(call, subject=()) if stopping.needs_single_poll(job) else batched_call
         job = None  # thousands of flows sleep at the same time: do not hold what the next poll replaces
         yield Sleep(pause, tolerance)
 

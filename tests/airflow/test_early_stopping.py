@@ -144,6 +144,24 @@ class TestStop:
         assert states() == ["running"]
 
 
+class TestList:
+    """The triggerer polls jobs in batches, with OSAI's list."""
+
+    def test_a_job_is_stopped_although_the_list_has_no_histories(self, make, context, connection, sandbox, states):
+        connection(contract={"training.list": {"response": {"history": None}}})
+        with pytest.raises(OsaiJobStopped, match="patience = 5"):
+            run(make(FLAT, {"patience": 5}, deferrable=True), context)
+        assert states() == ["cancelled"]
+        counts = sandbox.control.record()["counts"]
+        assert counts["training.list"] < counts["training.get"]
+
+    @pytest.mark.parametrize("rules", [{"patience": 50}, {"no_progress_minutes": 5}], ids=repr)
+    def test_a_list_with_histories_is_enough(self, make, context, sandbox, rules):
+        assert run(make(FLAT | {"reads": 20}, rules, deferrable=True), context)["state"] == "succeeded"
+        counts = sandbox.control.record()["counts"]
+        assert counts["training.list"] > counts["training.get"]
+
+
 class TestOutage:
     """OSAI becomes unreachable when the job is to be cancelled, for longer than the task waits."""
 

@@ -7,7 +7,7 @@ import contextvars
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -525,3 +525,34 @@ def test_each_flow_ends_as_if_it_had_been_driven_alone(durations, outages, can_l
         close_call = deadline is not None and abs(duration - deadline) < 60
         assert result == expected or close_call or outages
         assert result in ("succeeded", OsaiJobTimeout, OsaiJobLost, OsaiAuthError)
+
+
+def test_a_call_without_a_subject_is_sent_by_itself():
+    """Alone and beside others; a list request without ids is never sent."""
+
+    def flow(harness, job_id, *, is_single):
+        call = harness.calls.get_job(TRAINING, job_id)
+        for _ in range(3):
+            seen = yield replace(call, subject=()) if is_single else call
+            yield Sleep(10.0)
+        return seen
+
+    async def scene():
+        api = Api()
+        harness = Harness(api)
+        api.ends |= {"1": 1e9, "2": 1e9}
+
+        async def send(call):
+            return job("running", id="1") if not call.subject and call.name == "training.get" else await api.send(call)
+
+        harness.poller = BatchPoller(harness.calls, send)
+        alone = await harness.poller.run(flow(harness, "1", is_single=True))
+        both = await asyncio.gather(
+            harness.poller.run(flow(harness, "1", is_single=True)),
+            harness.poller.run(flow(harness, "2", is_single=False)),
+        )
+        assert [seen.id for seen in (alone, *both)] == ["1", "1", "2"]
+        assert api.counts() == {"training.list": 3}
+        await harness.poller.aclose()
+
+    run_with_fake_time(scene())

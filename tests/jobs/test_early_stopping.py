@@ -248,6 +248,34 @@ class TestPatience:
         assert ["nan_loss" in warning for warning in watched.warnings] == [True, False]
 
 
+class TestSinglePoll:
+    """A list of jobs may leave out their histories."""
+
+    def needs(self, watched, word="running", **fields):
+        watched.poll(word, **fields)
+        return watched.stopping.needs_single_poll(job(word, **fields))
+
+    def test_a_running_job_is_polled_by_itself_until_its_first_epoch(self):
+        watched = Watched(patience=3)
+        assert [self.needs(watched, word) for word in ("queued", "running", "running")] == [False, True, True]
+        assert not self.needs(watched, history=epochs(1.0))
+        assert not self.needs(watched, history=epochs(1.0, 0.9))
+
+    def test_and_from_then_on_if_the_list_leaves_its_history_out(self):
+        watched = Watched(nan_loss=True)
+        assert not self.needs(watched, history=epochs(1.0))
+        assert self.needs(watched)
+        assert self.needs(watched, history=epochs(1.0))
+
+    def test_without_a_rule_about_epochs_the_list_is_enough(self):
+        assert not self.needs(Watched(no_progress_minutes=1))
+
+    def test_a_job_that_was_warned_of_is_not_polled_by_itself_in_vain(self):
+        watched = Watched(patience=3)
+        needed = [self.needs(watched, progress=progress) for progress in (0.1, 0.4, 0.5, 0.6)]
+        assert needed == [True, True, False, False]
+
+
 odd = st.sampled_from([None, "NaN", NAN, math.inf, -math.inf, "x", 0.5, 0.4, 1e308, True, -1])
 history = st.none() | st.lists(
     st.fixed_dictionaries({"epoch": st.none() | st.integers(-3, 9) | st.just(2**62), "loss": odd, "valLoss": odd}),
