@@ -130,7 +130,7 @@ class TestNoProgress:
 
     def test_an_outage_does_not_count(self):
         watched = Watched(no_progress_minutes=10)
-        for _ in range(10):
+        for _ in range(100):
             assert watched.poll(seconds=3600, progress=0.4) is None
             watched.stopping.missed()
 
