@@ -31,11 +31,14 @@ HeaderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|
 HeaderValue = Annotated[str, StringConstraints(pattern=r"^[\x20-\x7e]*$")]
 Expression: TypeAlias = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
-Meaning: TypeAlias = Literal["absent", "ended", "locked", "busy", "invalid", "unsupported", "rejected"]
+Meaning: TypeAlias = Literal[
+    "absent", "ended", "locked", "busy", "quota_reached", "no_credit", "invalid", "unsupported", "rejected"
+]
 """What an unsuccessful response means.
 
 ``absent``: there is no such thing. ``ended``: the job has ended already. ``locked``: the dataset is in use. ``busy``:
-not processed, try again later. ``invalid``: this image or value. ``unsupported``: the API has no such operation.
+not processed, try again later. ``quota_reached``, ``no_credit``: the same, because the account has as many jobs as it
+may have, or no credit. ``invalid``: this image or value. ``unsupported``: the API has no such operation.
 ``rejected``: anything else that a retry would not help.
 """
 

@@ -14,6 +14,7 @@ from httpx_retries import Retry
 
 from airflow_provider_osai.api.errors import (
     OsaiAuthError,
+    OsaiBusy,
     OsaiContractError,
     OsaiError,
     OsaiRequestError,
@@ -64,11 +65,15 @@ STATUS_OF: Final[Mapping[str, int]] = {
     "ended": 409,
     "locked": 409,
     "busy": 429,
+    "quota_reached": 429,
+    "no_credit": 429,
     "invalid": 422,
     "unsupported": 405,
     "rejected": 403,
 }
 """The HTTP status that stands for each meaning that a contract can give to a response."""
+NO_ROOM: Final = frozenset({"busy", "quota_reached", "no_credit"})
+"""Meanings of a request that was not processed because OSAI has no room now."""
 
 
 def error_from_response(
@@ -89,10 +94,12 @@ def error_from_response(
         return OsaiAuthError(
             f"OSAI rejected {method} {path} with {status} after a successful sign-in; check the token's permissions"
         )
+    if status == httpx.codes.TOO_MANY_REQUESTS:
+        reason = f"{method} {path} returned {status} {response.reason_phrase}"
+        return OsaiBusy(reason, retry_after=_retry_after(response))
     if status in RETRYABLE_STATUSES or response.is_server_error:
         return OsaiUnreachable(
             f"{method} {path} returned {status} {response.reason_phrase}",
-            may_have_been_processed=status != httpx.codes.TOO_MANY_REQUESTS,
             status=status,
             retry_after=_retry_after(response),
         )
@@ -111,10 +118,11 @@ def error_of_meaning(
     :param status: the HTTP status of the response.
     :param text: the server's reason.
     """
-    if means == "busy":
-        return OsaiUnreachable(
-            f"{method} {path} returned {status}, which means busy: {text or 'no reason given'}",
-            may_have_been_processed=False,
+    if means in NO_ROOM:
+        meaning = means.replace("_", " ")
+        return OsaiBusy(
+            f"{method} {path} returned {status}, which means {meaning}: {text or 'no reason given'}",
+            reason=meaning,
             status=STATUS_OF[means],
             retry_after=retry_after,
         )

@@ -8,6 +8,7 @@
     |-- OsaiAuthError          the access token was rejected: replace it (never retried)
     |-- OsaiRequestError       the API rejected the request with 4xx (never retried)
     |-- OsaiUnreachable        no usable response: try again later
+    |   `-- OsaiBusy              OSAI has no room now: busy, quota reached, no credit
     |-- OsaiDownloadFailed     a file is incomplete or could not be written: try again later
     `-- OsaiJobError           an error of one job
         |-- OsaiJobFailed      the job failed: submit it again
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "OsaiArgumentError",
     "OsaiAuthError",
+    "OsaiBusy",
     "OsaiContractError",
     "OsaiDownloadFailed",
     "OsaiError",
@@ -141,6 +143,22 @@ class OsaiUnreachable(OsaiError):
     def is_busy(self) -> bool:
         """Whether OSAI reported that it is busy, and certainly did not process the request."""
         return not self.may_have_been_processed and self.status is not None
+
+
+class OsaiBusy(OsaiUnreachable):
+    """OSAI has no room for the request now, and certainly did not process it: 429, or what a contract calls so.
+
+    :param message: what happened.
+    :param reason: why there is no room: ``busy``, ``quota reached`` or ``no credit``.
+    :param status: the HTTP status.
+    :param retry_after: the seconds of the ``Retry-After`` header, if present.
+    """
+
+    def __init__(
+        self, message: str, *, reason: str = "busy", status: int = 429, retry_after: float | None = None
+    ) -> None:
+        self.reason = reason
+        super().__init__(message, may_have_been_processed=False, status=status, retry_after=retry_after)
 
 
 class OsaiDownloadFailed(OsaiError):

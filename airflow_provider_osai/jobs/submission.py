@@ -23,6 +23,7 @@ from airflow_provider_osai.api.errors import (
 )
 from airflow_provider_osai.api.models import Job, JobKind, JobState
 from airflow_provider_osai.api.requests import JobRequest
+from airflow_provider_osai.jobs.capacity import CapacityReport, CapacityWait
 from airflow_provider_osai.jobs.checkpoint import Generation, JobCheckpoint, JobCheckpointStore, NullCheckpointStore
 from airflow_provider_osai.jobs.flow import Flow, run
 from airflow_provider_osai.jobs.idempotency import NO_DEPLOYMENT, Bond, Deployment, JobKey, TaskKey, fingerprint
@@ -77,6 +78,9 @@ T = TypeVar("T")
 def _no_log(_message: str) -> None: ...
 
 
+def _no_report(_report: CapacityReport) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class SubmissionPlan:
     """Everything that decides whether a task submits a job or reconnects to one.
@@ -95,6 +99,7 @@ class SubmissionPlan:
     :param log: called with messages for the task log.
     :param on_key: called with each idempotency key before a job is submitted under it.
     :param on_doubt: called with an idempotency key under which a second job may still appear.
+    :param on_capacity: called when the submission begins to wait for room at OSAI, and when it ends to.
     :param resubmit_states: the states of an earlier job after which a new one is submitted.
     :param unreachable_timeout: maximum seconds to retry while OSAI is unreachable or busy.
     :param timeout: of the connection, in seconds; a submission may be held up for that long on its way.
@@ -119,6 +124,7 @@ class SubmissionPlan:
     log: Callable[[str], object] = _no_log
     on_key: Callable[[str], object] = _no_log
     on_doubt: Callable[[str], object] = _no_log
+    on_capacity: Callable[[CapacityReport], object] = _no_report
     resubmit_states: frozenset[JobState] = ENDED_BADLY
     unreachable_timeout: float = 3600.0
     timeout: float = 0.0
@@ -230,6 +236,7 @@ def submit(
     unreachable_timeout: float = 3600.0,
     visibility: float | None = None,
     on_resubmit: Callable[[], object] = lambda: None,
+    on_capacity: Callable[[CapacityReport], object] = _no_report,
     log: Callable[[str], object] = _no_log,
     random_factor: Callable[[], float] = random.random,
 ) -> Job:
@@ -239,18 +246,23 @@ def submit(
     :param unreachable_timeout: maximum seconds to retry while OSAI is unreachable or busy.
     :param visibility: seconds after a doubtful submission within which its job may still appear; default: 10.
     :param on_resubmit: called before sending again what OSAI may have taken: a duplicate may appear later.
+    :param on_capacity: called when the submission begins to wait for room at OSAI, and when it ends to.
     :param log: called with messages for the task log.
     :param random_factor: returns a number from 0 to 1.
-    :raises OsaiUnreachable: if it stays unknown whether OSAI took the job, or if OSAI stays busy for too long.
+    :raises OsaiUnreachable: if it stays unknown whether OSAI took the job, or OSAI stays unreachable for too long.
+    :raises OsaiBusy: if OSAI has no room for too long: it is busy, a quota is reached, or there is no credit.
     """
     doubts = 0
     refusals = 0
     waited = 0.0
+    room = CapacityWait(unreachable_timeout, log, on_capacity)
     while True:
         try:
-            job = client.submit_job(request, key, webhook_url)
+            # Without the retries of the client, which log nothing: this loop does the same, visibly.
+            job = client.send(client.calls.submit_job(request, key, webhook_url), retry=False)
         except OsaiUnreachable as error:
             if error.may_have_been_processed:
+                room.ended(waited)
                 doubts += 1
                 found = _find_after_doubt(client, request.kind, key, error, visibility, unreachable_timeout)
                 if found:
@@ -262,13 +274,18 @@ def submit(
             # Certainly not taken. Hundreds of tasks may have been rejected at once: spread their retries.
             pause = max(min(2.0**refusals, MAX_RETRY_DELAY), error.retry_after or 0.0) * (1 + random_factor())
             refusals += 1
-            waited += pause
-            if waited > unreachable_timeout:
+            if waited + pause > unreachable_timeout:
+                room.ended(waited)
+                room.raise_if_full(error, waited)
                 raise
-            if refusals == 1:
-                log(f"{error}. Retrying the submission for up to {unreachable_timeout:.0f} s")
+            room.refused(error, waited)
+            waited += pause
             client.sleep(pause)
+        except OsaiError:
+            room.ended(waited)
+            raise
         else:
+            room.ended(waited, is_submitted=True)
             if doubts:
                 jobs = find_jobs(client, request.kind, key)
                 if jobs and len(jobs) > 1:
@@ -464,6 +481,7 @@ def _submit_with_checkpoint(client: OsaiClient, plan: SubmissionPlan, intent: Jo
             unreachable_timeout=plan.unreachable_timeout,
             visibility=plan.visibility,
             on_resubmit=partial(plan.on_doubt, intent.reference),
+            on_capacity=plan.on_capacity,
             log=plan.log,
         )
     except OsaiError as error:

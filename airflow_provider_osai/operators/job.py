@@ -59,6 +59,7 @@ from airflow_provider_osai.jobs.submission import (
 from airflow_provider_osai.jobs.summary_log import format_metrics, log_job_message, log_summary
 from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
 from airflow_provider_osai.links.portal import OsaiPortalLink
+from airflow_provider_osai.operators._capacity import report_capacity
 from airflow_provider_osai.operators._outputs import referenced_outputs
 from airflow_provider_osai.operators._state_store import job_checkpoint_store
 from airflow_provider_osai.operators.base import OsaiOperator, fail_without_retry, started_at
@@ -199,14 +200,16 @@ class OsaiJobOperator(OsaiOperator):
     :param cancel_on_kill: cancel the job when the task is killed, marked or cleared, on a worker or while deferred.
         Default: ``True``.
     :param unreachable_timeout: maximum seconds without a successful poll before the task gives up waiting, default
-        3600; the job is not cancelled then. Also the maximum seconds for which a submission is retried while OSAI is
-        busy (429, or a status that the contract lists as ``busy``).
+        3600; the job is not cancelled then. Also the maximum seconds for which a submission waits for room while OSAI
+        is busy, a quota is reached or there is no credit (429, or what the contract gives these meanings); see
+        docs/capacity.md.
     :param use_webhook: while deferred, have OSAI call a webhook at the job's end, and poll slowly; see
         docs/webhooks.md. ``None`` (default): if the connection is configured for webhooks. ``True``: fail if it is not.
     :raises OsaiJobFailed: if the job failed.
     :raises OsaiJobCancelled: if the job was cancelled.
     :raises OsaiJobTimeout: if the job had not ended at the task's ``execution_timeout``.
     :raises OsaiJobLost: if no poll succeeded for ``unreachable_timeout``.
+    :raises OsaiBusy: if OSAI had no room for the job for ``unreachable_timeout``.
     :raises AirflowFailException: if no retry can help: an invalid value, a rejected token or request, a response that
         does not fit the contract. Its cause is the OsaiError.
     """
@@ -447,6 +450,7 @@ class OsaiJobOperator(OsaiOperator):
             log=self.log.warning,
             on_key=partial(self._on_key, context),
             on_doubt=self._remember_doubt,
+            on_capacity=partial(report_capacity, ti, self.osai_conn_id),
             resubmit_states=TERMINAL_STATES if self.wait_for_ready else ENDED_BADLY,
             unreachable_timeout=float(self.unreachable_timeout),
             timeout=settings.timeout,
@@ -484,6 +488,7 @@ class OsaiJobOperator(OsaiOperator):
             unreachable_timeout=plan.unreachable_timeout,
             visibility=plan.visibility,
             on_resubmit=partial(self._remember_doubt, key),
+            on_capacity=plan.on_capacity,
             log=self.log.warning,
         )
 

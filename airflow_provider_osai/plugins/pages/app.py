@@ -125,7 +125,7 @@ async def _task_page(request: Request, cache: JobCache, address: TaskAddress, us
     if upload.is_upload(task):
         return _page(request, "upload.html", task=task, refresh=5 if is_running else 0, **upload.upload_values(task))
     if task.job is None:
-        message = "This task has not submitted an OSAI job yet."
+        message = run.capacity_message(task) or "This task has not submitted an OSAI job yet."
         return _page(request, "message.html", title="OSAI job", message=message, refresh=5)
     return await _run_page(request, cache, task, user)
 

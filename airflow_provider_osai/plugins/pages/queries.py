@@ -26,6 +26,7 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.assets.events import MAX_EVENTS
 from airflow_provider_osai.assets.uris import SCHEME
 from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.operators._capacity import CAPACITY
 from airflow_provider_osai.operators.gate import EVALUATION_JOBS
 from airflow_provider_osai.operators.job import JOB
 
@@ -119,6 +120,7 @@ class TaskRecord:
     :param result: what it returned; empty if it returned nothing, or something else than a dict.
     :param evaluation_jobs: job ids of a gate's evaluations by model id.
     :param fields: its rendered template fields; empty for runs whose fields Airflow has deleted.
+    :param capacity: its latest wait for room at OSAI; empty if it never waited.
     """
 
     address: TaskAddress
@@ -130,6 +132,7 @@ class TaskRecord:
     result: Mapping[str, Any] = field(default_factory=dict)
     evaluation_jobs: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
+    capacity: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +203,7 @@ def find_task(address: TaskAddress) -> TaskRecord | None:
     """Return the record of a task instance; ``None`` if there is no such task instance."""
     where = _is_task(TaskInstance, address)
     query = select(TaskInstance.operator, TaskInstance.state, TaskInstance.start_date, TaskInstance.end_date)
-    keys = (JOB, RESULT, EVALUATION_JOBS)
+    keys = (JOB, RESULT, EVALUATION_JOBS, CAPACITY)
     xcoms = select(XComModel.key, XComModel.value).where(_is_task(XComModel, address), XComModel.key.in_(keys))
     rendered = select(RenderedTaskInstanceFields.rendered_fields)
     with create_session() as session:
@@ -219,6 +222,7 @@ def find_task(address: TaskAddress) -> TaskRecord | None:
         _mapping(values.get(RESULT)),
         _mapping(values.get(EVALUATION_JOBS)),
         _mapping(fields),
+        _mapping(values.get(CAPACITY)),
     )
 
 

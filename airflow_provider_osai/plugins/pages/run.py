@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_osai.api.class_metrics import class_metrics
@@ -18,7 +19,15 @@ if TYPE_CHECKING:
     from airflow_provider_osai.plugins.pages.job_cache import JobView
     from airflow_provider_osai.plugins.pages.queries import TaskAddress, TaskRecord
 
-__all__ = ["Comparison", "belongs_to_another_task", "job_values", "measured_on", "parameter_rows", "task_values"]
+__all__ = [
+    "Comparison",
+    "belongs_to_another_task",
+    "capacity_message",
+    "job_values",
+    "measured_on",
+    "parameter_rows",
+    "task_values",
+]
 
 CURVES: Final = (
     ("Loss", (("loss", "training"), ("val_loss", "validation"))),
@@ -37,6 +46,9 @@ FAILED_IN_AIRFLOW: Final = frozenset({"failed", "upstream_failed", "skipped"})
 RUNNING_IN_AIRFLOW: Final = frozenset(
     {"running", "deferred", "queued", "scheduled", "up_for_retry", "up_for_reschedule"}
 )
+CAPACITY_REASONS: Final = frozenset({"busy", "quota reached", "no credit"})
+MAX_TIME: Final = 1e11
+"""Seconds since the epoch from which a number is no time that can be shown."""
 MAX_EPOCHS: Final = 2_000
 """Maximum points of a curve."""
 
@@ -72,6 +84,23 @@ def belongs_to_another_task(job: Job, address: TaskAddress) -> bool:
         address.task_id,
         address.map_index,
     )
+
+
+def capacity_message(task: TaskRecord) -> str | None:
+    """Return a sentence if the task waits, or waited in vain, for room at OSAI; ``None`` if it did not wait."""
+    reason, since, waited = (task.capacity.get(name) for name in ("reason", "since", "waited"))
+    if not isinstance(reason, str) or reason not in CAPACITY_REASONS:  # users may write XCom values of their own
+        return None
+    if isinstance(waited, (int, float)):
+        return f"OSAI had no room for this task's job for {_minutes(waited)}: {reason}. The task's log has the details."
+    if task.state != "running" or not isinstance(since, (int, float)) or not 0 <= since < MAX_TIME:
+        return None
+    at = datetime.fromtimestamp(since, UTC).strftime("%H:%M")
+    return f"Waiting for room at OSAI since {at} UTC: {reason}. No retry is used; the task's log has the details."
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
 
 
 def job_values(view: JobView, task: TaskRecord, comparison: Comparison, now: float) -> dict[str, Any]:

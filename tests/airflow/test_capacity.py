@@ -1,0 +1,152 @@
+"""A task whose job finds no room at OSAI: it waits without using a retry, and says so."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from airflow_provider_osai.api.errors import OsaiBusy
+from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.jobs import submission
+from airflow_provider_osai.operators import _capacity
+from airflow_provider_osai.operators.training import OsaiTrainModelOperator
+from airflow_provider_osai.plugins.pages.queries import TaskAddress, TaskRecord
+from airflow_provider_osai.plugins.pages.run import capacity_message
+
+CONTRACT = {
+    "training.submit": {
+        "statuses": {
+            "402": {"means": "no_credit", "message": "detail"},
+            "403": [
+                {"means": "quota_reached", "when": "code == 'QUOTA'", "message": "detail"},
+                {"means": "rejected"},
+            ],
+        },
+        "error": {"when": "error == 'FULL'", "means": "busy", "message": "detail"},
+    }
+}
+REASONS = [
+    ("busy", {"status": 429}),
+    ("busy", {"status": 200, "body": {"error": "FULL", "detail": "come back later"}}),
+    ("no credit", {"status": 402, "body": {"detail": "0 of 100 credits are left"}}),
+    ("quota reached", {"status": 403, "body": {"code": "QUOTA", "detail": "2 of 2 jobs are running"}}),
+]
+
+
+class Metrics:
+    """A backend of metrics that keeps them."""
+
+    def __init__(self) -> None:
+        self.kept = []
+
+    def incr(self, name, tags):
+        self.kept.append((name, 1, tags))
+
+    def timing(self, name, duration, tags):
+        self.kept.append((name, duration.total_seconds(), tags))
+
+
+@pytest.fixture(autouse=True)
+def metrics(monkeypatch):
+    """The metrics of a test, in which pauses are short."""
+    monkeypatch.setattr(submission, "MAX_RETRY_DELAY", 0.05)
+    monkeypatch.setattr(_capacity, "Stats", Metrics())
+    return _capacity.Stats.kept
+
+
+@pytest.fixture
+def train(connection, sandbox):
+    """Make a training operator, whose job ends at once when the sandbox takes it."""
+    connection(contract=CONTRACT)
+    sandbox.control.script("training", "immediate")
+    with OsaiHook().get_conn() as client:
+        dataset = client.create_dataset("digits").id
+
+    def make(**options):
+        return OsaiTrainModelOperator(task_id="task", dataset_ids=[dataset], model_name="m", **options)
+
+    return make
+
+
+@pytest.mark.parametrize(("reason", "answer"), REASONS)
+def test_a_refused_submission_waits_for_room_within_the_same_try(
+    train, sandbox, context, ti, logged, metrics, reason, answer
+):
+    """One job, and its task shows what it waited for."""
+    sandbox.control.fault("status", "training.submit", times=3, **answer)
+    assert train().execute(context)["state"] == "succeeded"
+    assert sandbox.control.record()["counts"]["training.submit"] == 4
+    assert len(sandbox.control.record()["jobs"]) == 1
+    assert ti.xcoms["osai_capacity"]["reason"] == reason
+    assert ti.xcoms["osai_capacity"]["waited"] > 0
+    assert logged().count(f"OSAI has no room ({reason})") == 1
+    assert answer.get("body", {}).get("detail", "429") in logged()
+    tags = {"reason": reason.replace(" ", "_"), "conn_id": "osai_default"}
+    assert metrics == [
+        ("osai.capacity.waits", 1, tags),
+        ("osai.capacity.wait_time", ti.xcoms["osai_capacity"]["waited"], tags),
+    ]
+
+
+def test_without_room_to_the_end_the_error_names_reason_and_remedy(train, sandbox, context, ti):
+    """No job was submitted, so that a retry submits one."""
+    sandbox.control.fault("status", "training.submit", times=10**6, **REASONS[3][1])
+    with pytest.raises(OsaiBusy, match=r"no room \(quota reached\).*2 of 2 jobs are running.*include_deferred"):
+        train(unreachable_timeout=0.3).execute(context)
+    assert sandbox.control.record()["jobs"] == []
+    sandbox.control.clear_faults()
+    ti.try_number = 2
+    assert train().execute(context)["state"] == "succeeded"
+
+
+def test_an_answer_that_the_contract_does_not_call_a_lack_of_room_fails_at_once(train, sandbox, context, ti):
+    """The same status with another code."""
+    sandbox.control.fault("status", "training.submit", status=403, body={"code": "FORBIDDEN"})
+    with pytest.raises(Exception, match="FORBIDDEN"):
+        train().execute(context)
+    assert "osai_capacity" not in ti.xcoms
+
+
+def test_an_xcom_that_cannot_be_pushed_does_not_end_the_wait(train, sandbox, context, ti):
+    """Airflow may be unreachable for a moment."""
+    push = ti.xcom_push
+
+    def broken(key, value):
+        if key == "osai_capacity":
+            raise RuntimeError("no API server")
+        push(key, value)
+
+    ti.xcom_push = broken
+    sandbox.control.fault("status", "training.submit", status=429)
+    assert train(durable=False).execute(context)["state"] == "succeeded"
+
+
+def page(state="running", **capacity):
+    return capacity_message(TaskRecord(TaskAddress("d", "r", "t"), state=state, capacity=capacity))
+
+
+def test_the_tasks_page_says_that_it_waits_for_room_and_why():
+    assert page(reason="quota reached", since=1_800_000_000.0) == (
+        "Waiting for room at OSAI since 08:00 UTC: quota reached. No retry is used; the task's log has the details."
+    )
+    assert "for 60 minutes: no credit" in page("up_for_retry", reason="no credit", since=0, waited=3600)
+
+
+@pytest.mark.parametrize(
+    "capacity",
+    [
+        {},
+        {"reason": "<script>", "since": time.time()},
+        {"reason": "busy"},
+        {"reason": "busy", "since": "yesterday"},
+        {"reason": "busy", "since": float("nan")},
+        {"reason": "busy", "since": 1e300},
+        {"reason": ["busy"], "since": 1.0},
+    ],
+    ids=str,
+)
+def test_an_xcom_that_is_none_of_ours_is_not_shown(capacity):
+    """Whoever may edit runs may write XComs."""
+    assert page(**capacity) is None
+    assert page("failed", reason="busy", since=time.time()) is None  # killed while it waited
