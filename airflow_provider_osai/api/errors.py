@@ -12,6 +12,7 @@
     |-- OsaiDownloadFailed     a file is incomplete or could not be written: try again later
     `-- OsaiJobError           an error of one job
         |-- OsaiJobFailed      the job failed: submit it again
+        |   |-- OsaiInvalidData   OSAI names the data or arguments as the reason (never retried)
         |   `-- OsaiUnsupported   an unsupported conversion (never retried)
         |-- OsaiJobCancelled   the job was cancelled
         |-- OsaiJobTimeout     the job was cancelled at the task's deadline
@@ -35,6 +36,7 @@ __all__ = [
     "OsaiContractError",
     "OsaiDownloadFailed",
     "OsaiError",
+    "OsaiInvalidData",
     "OsaiJobCancelled",
     "OsaiJobError",
     "OsaiJobFailed",
@@ -180,6 +182,12 @@ class OsaiJobError(OsaiError):
 
 class OsaiJobFailed(OsaiJobError):
     """The job failed. A retry of the Airflow task submits a new one."""
+
+
+class OsaiInvalidData(OsaiJobFailed):
+    """The job failed, and OSAI names its data or arguments as the reason (``invalidData`` in the contract)."""
+
+    retryable = False
 
 
 class OsaiUnsupported(OsaiJobFailed):

@@ -250,7 +250,8 @@ class Job(WireModel):
 
     ``kind`` and ``state`` are ours: the request determines the kind, and the contract maps ``status`` to the state.
     ``progress`` is 0 to 1. Times are the server's unparsed text. ``simulated`` (assumed, sandbox only; default
-    ``False``) means that the work was not really done and the result is made up.
+    ``False``) means that the work was not really done and the result is made up. ``invalid_data`` (assumed; default
+    ``False``) of a failed job means that its data or arguments are the reason, so that it would fail again.
     """
 
     kind: JobKind
@@ -266,6 +267,7 @@ class Job(WireModel):
     result: Annotated[JobResult | None, none_or_id_error] = None
     history: Annotated[tuple[Epoch, ...] | None, none_if_invalid] = None
     simulated: Flag = False
+    invalid_data: Flag = False
 
     @property
     def is_terminal(self) -> bool:

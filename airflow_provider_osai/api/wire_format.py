@@ -18,7 +18,7 @@ from airflow_provider_osai.api.errors import (
     OsaiRequestError,
     sanitize_server_text,
 )
-from airflow_provider_osai.api.joined_ids import join_parts, split_parts
+from airflow_provider_osai.api.joined_ids import join_parts, json_word, split_parts
 from airflow_provider_osai.api.json_paths import ABSENT, JsonPath, get_value, json_path, put_value
 
 if TYPE_CHECKING:
@@ -506,7 +506,7 @@ def _write_field(document: Any, name: str, rule: FieldRule, value: Any, headers:
     if rule.write is not None:
         return _merge(document, rule.fill_template(converted))
     if rule.writes is not None:
-        return _merge(document, rule.writes.get(str(converted), {}))
+        return _merge(document, rule.writes.get(json_word(converted), {}))
     return path.put(document, rule.embed(converted) if rule.match else converted)
 
 

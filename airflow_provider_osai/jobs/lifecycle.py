@@ -17,6 +17,7 @@ from airflow_provider_osai.api.calls import Call, OsaiApi
 from airflow_provider_osai.api.errors import (
     OsaiAuthError,
     OsaiError,
+    OsaiInvalidData,
     OsaiJobCancelled,
     OsaiJobFailed,
     OsaiJobLost,
@@ -271,6 +272,7 @@ def raise_for_state(job: Job, *, wait_for_ready: bool = False) -> Job:
 
     :param wait_for_ready: whether success is a device that is ready; a rental that has ended is then a failure.
     :raises OsaiUnsupported: if the job failed because the conversion is impossible.
+    :raises OsaiInvalidData: if the job failed because of its data or arguments.
     :raises OsaiJobFailed: if the job failed otherwise, with OSAI's reason; if the rental has ended.
     :raises OsaiJobCancelled: if the job was cancelled.
     :raises OsaiJobLost: if the job has not ended; success is never assumed.
@@ -283,6 +285,9 @@ def raise_for_state(job: Job, *, wait_for_ready: bool = False) -> Job:
         raise OsaiJobFailed(msg, kind=job.kind, job_id=job.id)
     if is_unsupported(job):
         raise OsaiUnsupported(f"the conversion is impossible (UNSUPPORTED).{reason}", kind=job.kind, job_id=job.id)
+    if job.state is JobState.FAILED and job.invalid_data:
+        msg = f"failed because of its data or arguments; correct them and clear the task.{reason}"
+        raise OsaiInvalidData(msg, kind=job.kind, job_id=job.id)
     if job.state is JobState.FAILED:
         raise OsaiJobFailed(f"failed.{reason or ' OSAI gives no reason.'}", kind=job.kind, job_id=job.id)
     if job.state is JobState.CANCELLED:

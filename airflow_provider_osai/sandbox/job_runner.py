@@ -318,4 +318,5 @@ def _ignored_message(request: TrainingRequest | RetrainingRequest, parameters: S
 
 def forced_outcome(job: JobRecord, state: JobState) -> JobOutcome:
     """Return the outcome that a script forces on a job."""
-    return JobOutcome(state, job.script.message or f"simulated: a script ends this job as {state}")
+    message = job.script.message or f"simulated: a script ends this job as {state}"
+    return JobOutcome(state, message, invalid_data=job.script.invalid_data)

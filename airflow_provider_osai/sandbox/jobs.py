@@ -15,7 +15,7 @@ from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.api.requests import JobRequest
 from airflow_provider_osai.sandbox.device_pool import DevicePool, start_lease
 from airflow_provider_osai.sandbox.job_runner import MEASURED, JobRunner, forced_outcome
-from airflow_provider_osai.sandbox.models import ApiError, JobCancelled, JobFailed, JobOutcome, JobRecord
+from airflow_provider_osai.sandbox.models import ApiError, InvalidData, JobCancelled, JobFailed, JobOutcome, JobRecord
 from airflow_provider_osai.sandbox.persistence import Store
 from airflow_provider_osai.sandbox.scenarios import Script
 from airflow_provider_osai.sandbox.thread_pool import Pool
@@ -242,6 +242,7 @@ class Jobs:
                 job.state = outcome.state
                 job.message = outcome.message
                 job.result = outcome.result
+                job.invalid_data = outcome.invalid_data
                 job.finished_at = min(self._clock(), job.lease_ends or math.inf)
                 if job.state is JobState.SUCCEEDED:
                     job.progress = 1.0
@@ -261,7 +262,7 @@ class Jobs:
         except JobCancelled:
             return CANCELLED
         except (JobFailed, ApiError) as error:
-            return JobOutcome(JobState.FAILED, str(error))
+            return JobOutcome(JobState.FAILED, str(error), invalid_data=isinstance(error, InvalidData))
         except Exception as error:
             if not job.stopped:
                 log.exception("Unexpected error in %s job %s", job.kind, job.id)
@@ -269,7 +270,7 @@ class Jobs:
 
     def _simulated_outcome(self, job: JobRecord) -> JobOutcome:
         if job.is_terminal:
-            return JobOutcome(job.state, job.message, job.result)
+            return JobOutcome(job.state, job.message, job.result, invalid_data=job.invalid_data)
         if job.script.end not in (None, JobState.SUCCEEDED):
             return forced_outcome(job, job.script.end)
         if job.is_lease and job.state is JobState.RUNNING:
@@ -277,7 +278,7 @@ class Jobs:
         try:
             return _apply_script(job, self._runner.simulate(job))
         except (JobFailed, ApiError) as error:
-            return JobOutcome(JobState.FAILED, str(error))
+            return JobOutcome(JobState.FAILED, str(error), invalid_data=isinstance(error, InvalidData))
 
     def _start_ticker(self) -> None:
         if self._ticker is None:

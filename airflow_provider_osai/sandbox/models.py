@@ -17,6 +17,7 @@ __all__ = [
     "CategoryRecord",
     "DatasetRecord",
     "ImageRecord",
+    "InvalidData",
     "JobCancelled",
     "JobFailed",
     "JobOutcome",
@@ -42,6 +43,10 @@ class ApiError(Exception):
 
 class JobFailed(Exception):
     """A job cannot succeed. Its text becomes the failed job's message."""
+
+
+class InvalidData(JobFailed):
+    """A job cannot succeed because of its data or arguments."""
 
 
 class JobCancelled(Exception):
@@ -146,13 +151,14 @@ class JobOutcome:
     message: str | None = None
     result: dict[str, Any] | None = None
     effect: Callable[[], None] | None = None
+    invalid_data: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class JobRecord:
     """One job. ``stopped`` is set when it is cancelled, and checked by a running job.
 
-    ``simulated`` is set if its result, or a part of it, is not real.
+    ``simulated`` is set if its result, or a part of it, is not real; ``invalid_data`` if it failed because of its data.
     """
 
     id: str
@@ -172,6 +178,7 @@ class JobRecord:
     reads: int = 0
     stopped: bool = False
     simulated: bool = False
+    invalid_data: bool = False
 
     @property
     def is_terminal(self) -> bool:
@@ -221,6 +228,7 @@ class JobRecord:
             "result": self.result,
             "history": list(self.history) if self.history else None,
             "simulated": self.simulated,
+            "invalidData": self.invalid_data,
         }
 
 

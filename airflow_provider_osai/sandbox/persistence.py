@@ -23,7 +23,7 @@ __all__ = ["FolderError", "FolderStore", "Store"]
 Record = DatasetRecord | ImageRecord | ModelRecord | JobRecord
 R = TypeVar("R", DatasetRecord, ImageRecord, ModelRecord, JobRecord)
 
-VERSION = 4
+VERSION = 5
 """Increased when a change of the records makes older ones unreadable."""
 LOCK_TIMEOUT = 1.0
 """Seconds to wait for a killed process to release the folder."""

@@ -41,6 +41,7 @@ class Script(BaseModel):
     :param seconds: see *timing*.
     :param end: the final state; any but ``succeeded``, the default, ends the job without running it.
     :param message: the message of the ended job.
+    :param invalid_data: whether the data or arguments of a job that *end* lets fail are the reason.
     :param metrics: merged into the metrics of the result; a simulated job has no others.
     :param word: a status word to return in place of the real one.
     :param word_reads: number of reads that return *word*; default: all.
@@ -56,6 +57,7 @@ class Script(BaseModel):
     seconds: float = Field(default=0.0, ge=0)
     end: JobState | None = None
     message: str | None = None
+    invalid_data: bool = False
     metrics: dict[str, Any] | None = None
     word: str | None = None
     word_reads: int | None = Field(default=None, ge=0)

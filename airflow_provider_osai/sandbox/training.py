@@ -12,7 +12,7 @@ from typing import Any
 
 from airflow_provider_osai.api.models import MAX_LABELS
 from airflow_provider_osai.sandbox import image_features
-from airflow_provider_osai.sandbox.models import JobFailed
+from airflow_provider_osai.sandbox.models import InvalidData
 
 __all__ = ["Classifier", "Evaluation", "Settings", "measure", "parse_settings", "to_onnx", "train"]
 
@@ -93,7 +93,7 @@ def parse_settings(parameters: dict[str, Any] | None, *, base: Settings | None =
     """Parse a training's ``parameters``.
 
     :param base: the settings of the model that is retrained; its learning rate and hidden layers are kept.
-    :raises JobFailed: if a value is invalid.
+    :raises InvalidData: if a value is invalid.
     """
     remaining = dict(parameters or {})
     defaults = base or Settings()
@@ -107,10 +107,10 @@ def parse_settings(parameters: dict[str, Any] | None, *, base: Settings | None =
             hidden = _widths(remaining.pop("hidden", hidden))
     except (TypeError, ValueError) as error:
         msg = f"Invalid training parameter: {error}"
-        raise JobFailed(msg) from None
+        raise InvalidData(msg) from None
     if epochs < 1 or not 0 <= seed < 2**32 or rate <= 0 or not hidden or min(hidden) < 1:
         msg = "Invalid training parameters: epochs, learning_rate and hidden must be positive, seed 0 to 4294967295"
-        raise JobFailed(msg)
+        raise InvalidData(msg)
     return Settings(epochs, seed, rate, hidden, tuple(sorted(remaining)))
 
 
@@ -125,7 +125,7 @@ def train(
 
     :param on_epoch: called after each epoch, and before each image is read; an exception stops the training.
     :param base: the model to continue training from.
-    :raises JobFailed: if there are too few images or categories, or one that *base* does not have.
+    :raises InvalidData: if there are too few images or categories, or one that *base* does not have.
     """
     import numpy as np  # heavy
 
@@ -147,18 +147,18 @@ def _check(names: Sequence[str], base: Classifier | None) -> None:
     counts = Counter(names)
     if not counts:
         msg = "No images to train on: the datasets have no images with a category"
-        raise JobFailed(msg)
+        raise InvalidData(msg)
     if len(counts) < 2:
         msg = f"A model needs at least 2 categories with images; there is only {next(iter(counts))}"
-        raise JobFailed(msg)
+        raise InvalidData(msg)
     few = sorted(f"{name} has {count}" for name, count in counts.items() if count < MIN_IMAGES)
     if few:
         msg = f"Too few images: each category needs at least {MIN_IMAGES}, but {', '.join(few)}"
-        raise JobFailed(msg)
+        raise InvalidData(msg)
     new = sorted(set(counts) - set(base.categories)) if base else []
     if new:
         msg = f"Cannot retrain with categories that the model does not have: {', '.join(new)}. Train a new model"
-        raise JobFailed(msg)
+        raise InvalidData(msg)
 
 
 def _split(truth: Any, seed: int) -> tuple[Any, Any]:
