@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from airflow_provider_osai.api.errors import OsaiBusy
@@ -11,8 +9,6 @@ from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs import submission
 from airflow_provider_osai.operators import _capacity
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
-from airflow_provider_osai.plugins.pages.queries import TaskAddress, TaskRecord
-from airflow_provider_osai.plugins.pages.run import capacity_message
 
 CONTRACT = {
     "training.submit": {
@@ -120,33 +116,3 @@ def test_an_xcom_that_cannot_be_pushed_does_not_end_the_wait(train, sandbox, con
     ti.xcom_push = broken
     sandbox.control.fault("status", "training.submit", status=429)
     assert train(durable=False).execute(context)["state"] == "succeeded"
-
-
-def page(state="running", **capacity):
-    return capacity_message(TaskRecord(TaskAddress("d", "r", "t"), state=state, capacity=capacity))
-
-
-def test_the_tasks_page_says_that_it_waits_for_room_and_why():
-    assert page(reason="quota reached", since=1_800_000_000.0) == (
-        "Waiting for room at OSAI since 08:00 UTC: quota reached. No retry is used; the task's log has the details."
-    )
-    assert "for 60 minutes: no credit" in page("up_for_retry", reason="no credit", since=0, waited=3600)
-
-
-@pytest.mark.parametrize(
-    "capacity",
-    [
-        {},
-        {"reason": "<script>", "since": time.time()},
-        {"reason": "busy"},
-        {"reason": "busy", "since": "yesterday"},
-        {"reason": "busy", "since": float("nan")},
-        {"reason": "busy", "since": 1e300},
-        {"reason": ["busy"], "since": 1.0},
-    ],
-    ids=str,
-)
-def test_an_xcom_that_is_none_of_ours_is_not_shown(capacity):
-    """Whoever may edit runs may write XComs."""
-    assert page(**capacity) is None
-    assert page("failed", reason="busy", since=time.time()) is None  # killed while it waited

@@ -20,6 +20,8 @@ from sqlalchemy import delete, event, insert, select, update
 
 from airflow_provider_osai.api.models import Job, JobKind
 from airflow_provider_osai.plugins.pages.job_cache import JobCache, JobUnavailable, JobView
+from airflow_provider_osai.plugins.pages.queries import TaskAddress, TaskRecord
+from airflow_provider_osai.plugins.pages.run import capacity_message
 from airflow_provider_osai.sandbox import Sandbox
 from tests.airflow.conftest import Ran, forget_jobs
 from tests.airflow.pages import charts_of, text_of
@@ -126,6 +128,45 @@ def test_task_without_a_job_says_so_and_refreshes(browser, ran):
     page = browser().get(task(ran, "create_dataset"))
     assert "This task has not submitted an OSAI job yet." in text_of(page)
     assert 'data-refresh="5"' in page.text
+
+
+def test_task_that_had_no_room_says_so_and_why(browser, ran):
+    """Its wait is an XCom; any other value is not shown."""
+    row = _rows(XComModel, ran)[0] | {"task_id": "create_dataset", "map_index": -1, "key": "osai_capacity"}
+    with create_session() as session:
+        value = {"reason": "no credit", "since": 1_800_000_000.0, "until": 1_800_003_600.0, "waited": 3600.0}
+        session.execute(insert(XComModel), [row | {"value": value}])
+    text = text_of(browser().get(task(ran, "create_dataset")))
+    assert "OSAI had no room for this task's job for 60 minutes: no credit." in text
+
+
+def shown_wait(state="running", **capacity):
+    return capacity_message(TaskRecord(TaskAddress("d", "r", "t"), state=state, capacity=capacity))
+
+
+def test_running_task_without_room_says_since_when_and_why():
+    assert shown_wait(reason="quota reached", since=1_800_000_000.0) == (
+        "Waiting for room at OSAI since 08:00 UTC: quota reached. No retry is used; the task's log has the details."
+    )
+    assert shown_wait("failed", reason="busy", since=1_800_000_000.0) is None  # killed while it waited
+
+
+@pytest.mark.parametrize(
+    "capacity",
+    [
+        {},
+        {"reason": "<script>", "since": 1.0},
+        {"reason": "busy"},
+        {"reason": "busy", "since": "yesterday"},
+        {"reason": "busy", "since": float("nan")},
+        {"reason": "busy", "since": 1e300},
+        {"reason": ["busy"], "since": 1.0},
+    ],
+    ids=str,
+)
+def test_xcom_that_is_no_wait_for_room_is_not_shown(capacity):
+    """Any user who may edit runs may write XComs."""
+    assert shown_wait(**capacity) is None
 
 
 BROKEN = [
