@@ -136,6 +136,9 @@ with DAG("mine", schedule=None) as dag:
 
 SNIPPETS: dict[str, AsDag | InPytest | ByItsTest] = {
     "README.md#A Dag": AsDag(replace={"/data/defects": "{images}"}),
+    "docs/capacity.md#Capacity: pools, quotas, credit": AsDag(
+        replace={"4711": "{dataset}", "4712": "{dataset}", "4713": "{dataset}"}
+    ),
     "docs/connect.md#5. Use it": AsDag(replace={"/data/defects": "{images}"}),
     "docs/datasets.md#Create a dataset": AsDag(context=IN_A_DAG + SNIPPET),
     "docs/datasets.md#Augment a dataset": AsDag(context=UPLOAD + SNIPPET),
@@ -160,6 +163,7 @@ SNIPPETS: dict[str, AsDag | InPytest | ByItsTest] = {
     ),
     "docs/reference/operators.md#Rent and release a device in separate tasks": AsDag(),
     "docs/reliability.md#Reliability: retries, cancellation, outages": AsDag(replace={"4711": "{dataset}"}),
+    "docs/retries.md#Retry policy": AsDag(replace={"4711": "{dataset}"}),
     "docs/sandbox.md#Test a Dag": InPytest(files={"mine.py": MINE}),
     "docs/sandbox.md#Control the sandbox": InPytest(),
     "docs/uploads.md#Uploads": AsDag(
