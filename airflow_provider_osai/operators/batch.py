@@ -72,6 +72,8 @@ OPERATORS: Final[Mapping[JobKind, type[OsaiJobOperator]]] = {
     JobKind.PREDICTION: OsaiPredictOperator,
 }
 """The operators whose arguments a batch takes. A device is rented by a task of its own, which its release follows."""
+NOT_IN_A_BATCH: Final = frozenset({*OsaiJobOperator.template_fields, "stop_when", "track_to"})
+"""Arguments of the operators that a batch does not take: those of the batch itself, and those of a wait for one job."""
 FAIL: Final = "fail"
 COLLECT: Final = "collect"
 MAX_REQUESTS: Final = 5_000
@@ -87,6 +89,7 @@ MAX_MESSAGE: Final = 500
 class OsaiJobBatchOperator(OsaiJobOperator):
     """Submits many jobs of one kind in one task, waits for all, and returns their results as a list, in order.
 
+    That OSAI queues jobs is documented (docs.onestepai.com/getting_started/three_main_actions); all calls are assumed.
     Airflow's work for a task is done once, not for each job. Each job is as durable as that of a task of its own: a
     retry reconnects to those that run, keeps those that succeeded, and submits only what is missing or failed. A kill
     and the ``execution_timeout`` cancel all jobs. While the task is deferred, up to 100 jobs are polled with one
@@ -130,6 +133,21 @@ class OsaiJobBatchOperator(OsaiJobOperator):
 
     _base_plan: SubmissionPlan
     """The submission plan that all jobs share."""
+    _operators: Sequence[OsaiJobOperator] = ()
+    """An operator for each job, which builds its request and its result."""
+    _jobs: dict[int, Job]
+    """The jobs as they were read last, by index."""
+    _errors: dict[int, OsaiError]
+    """Why there is no job, by index: the request was rejected, or OSAI does not have the job any more."""
+    _doubtful_keys: dict[int, str]
+    """Idempotency keys under which a second job may have been submitted."""
+    _cancelled_ids: set[str]
+    _submitted_at: dict[int, float]
+    _read_ids: list[str]
+    """The ids of jobs that an earlier process submitted."""
+    _checkpoints = BatchCheckpoints(None)
+    _batch_id = ""
+    _log_lines = 0
 
     def __init__(
         self,
@@ -151,16 +169,6 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         self.max_in_flight = max_in_flight
         self.on_failure = on_failure
         self.max_failures = max_failures
-        self._operators: list[OsaiJobOperator] = []
-        self._jobs: dict[int, Job] = {}
-        self._errors: dict[int, OsaiError] = {}
-        self._checkpoints = BatchCheckpoints(None)
-        self._doubtful_keys: dict[int, str] = {}
-        self._batch_id = ""
-        self._cancelled_ids: set[str] = set()
-        self._log_lines = 0
-        self._submitted_at: dict[int, float] = {}
-        self._read_ids: list[str] = []
 
     @property
     def job_kind(self) -> JobKind:
@@ -191,7 +199,7 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         """
         self._check_options()
         operator_class = OPERATORS[self.job_kind]
-        names = [name for name in operator_class.template_fields if name not in OsaiJobOperator.template_fields]
+        names = [name for name in operator_class.template_fields if name not in NOT_IN_A_BATCH]
         operators: list[OsaiJobOperator] = []
         for index, values in enumerate(self._values()):
             given = {**(self.arguments or {}), **values}
@@ -246,9 +254,8 @@ class OsaiJobBatchOperator(OsaiJobOperator):
 
     def execute(self, context: Context) -> list[dict[str, Any]]:  # type: ignore[override]  # a list in place of a dict
         """Submit all jobs or reconnect to them, then wait for them here or in the triggerer."""
-        if self._context is None:
-            self._start_latency = max(0.0, time.time() - started_at(context))
-        self._context = context
+        self._start_latency = max(0.0, time.time() - started_at(context))
+        self._begin(context)
         with fail_without_retry():
             self._operators = self.build_operators()
             options = wait_options(self, context)
@@ -260,7 +267,7 @@ class OsaiJobBatchOperator(OsaiJobOperator):
 
     def execute_complete(self, context: Context, event: Any) -> list[dict[str, Any]]:  # type: ignore[override]
         """Continue after the trigger fired: read all jobs, and submit more or return the results."""
-        self._context = context
+        self._begin(context)
         with fail_without_retry():
             self._operators = self.build_operators()
             job_event = JobEvent.parse(event)
@@ -303,6 +310,15 @@ class OsaiJobBatchOperator(OsaiJobOperator):
                 deadline=batch.get("deadline"),
             )
             return self.execute_complete(context, job_event.payload())
+
+    def _begin(self, context: Context) -> None:
+        self._context = context
+        self._jobs = {}
+        self._errors = {}
+        self._doubtful_keys = {}
+        self._cancelled_ids = set()
+        self._submitted_at = {}
+        self._read_ids = []
 
     def _prepare(self, client: OsaiClient, context: Context) -> None:
         """Prepare the submission: the plan that all jobs share, and the batch's id."""
@@ -610,7 +626,9 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         timeout = float(self.unreachable_timeout)
         self._cancel_killed("at its deadline", self.job_kind, self._batch_id, unreachable_timeout=timeout)
 
-    def _cancel_at_deadline(self, client: OsaiClient, kind: JobKind, job_id: str) -> NoReturn:
+    def _cancel_at_deadline(
+        self, client: OsaiClient, kind: JobKind, job_id: str, reason: str | None = None
+    ) -> NoReturn:
         """Airflow ended the task at its ``execution_timeout``."""
         self._cancel_running()
         self._save_cancelled(job_id)

@@ -12,6 +12,7 @@ import pytest
 
 import airflow_provider_osai
 from airflow_provider_osai.operators.base import OsaiClientOperator, OsaiOperator
+from airflow_provider_osai.operators.batch import OsaiJobBatchOperator
 from airflow_provider_osai.operators.device import OsaiRentDeviceOperator
 from airflow_provider_osai.operators.gate import OsaiModelGateOperator
 from airflow_provider_osai.operators.job import OsaiJobOperator
@@ -82,7 +83,8 @@ class TestConcreteOperators:
 
     def test_what_all_do_is_not_written_again(self, cls):
         """``execute`` and its like live once, in the base, except in operators that do something else around a job."""
-        if cls.__bases__ == (OsaiOperator,) or cls in (OsaiModelGateOperator, OsaiRentDeviceOperator):
+        others = (OsaiModelGateOperator, OsaiJobBatchOperator, OsaiRentDeviceOperator)
+        if cls.__bases__ == (OsaiOperator,) or cls in others:
             assert "execute" in vars(cls)
             return
         assert not {"execute", "execute_complete", "resume_execution", "on_kill", "defer"} & set(vars(cls))
