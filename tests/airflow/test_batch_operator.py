@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from airflow.sdk import DAG
 
-from airflow_provider_osai.api.client import OsaiClient
+from airflow_provider_osai.api.calls import OsaiApi
 from airflow_provider_osai.api.errors import OsaiJobCancelled, OsaiJobFailed, OsaiJobLost, OsaiJobTimeout
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.operators.batch import OsaiJobBatchOperator
@@ -91,8 +91,8 @@ class TestResults:
         requests = [{"model_name": "a"}, {"model_name": "b", "parameters": {"epochs": 3}, "data_digest": "d1"}]
         batch = make(argument=None, requests=requests, arguments={"dataset_ids": [dataset], "model_name": "common"})
         sent = []
-        submit = OsaiClient.submit_job
-        monkeypatch.setattr(OsaiClient, "submit_job", lambda *args: (sent.append(args[1]), submit(*args))[1])
+        submit = OsaiApi.submit_job
+        monkeypatch.setattr(OsaiApi, "submit_job", lambda *args: (sent.append(args[1]), submit(*args))[1])
         results = batch.execute(context)
         assert [result.get("data_digest") for result in results] == [None, "d1"]
         assert [request.model_name for request in sent] == ["a", "b"]

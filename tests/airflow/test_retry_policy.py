@@ -124,6 +124,7 @@ DECISIONS = {
     "OsaiJobFailed": "default",
     "OsaiJobLost": 60.0,
     "OsaiJobTimeout": "default",
+    "OsaiJobStopped": "default",
     "OsaiRequestError": "fail",
     "OsaiUnreachable": 900.0,
     "OsaiUnsupported": "fail",
