@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final
@@ -19,11 +20,13 @@ __all__ = [
     "difference_text",
     "is_fraction_name",
     "is_percent",
+    "observe_misfits",
     "raise_for_hidden_error",
     "raise_for_more_pages",
     "raise_for_other_id",
     "raise_for_unknown_image",
     "rental_misfit",
+    "report_misfit",
     "sign_of_more",
     "warn_about_epoch",
     "warn_about_fraction",
@@ -78,6 +81,26 @@ DIFFERENCES: Final = {
     "word": "unknown status word {seen}: add states: {{{seen}: ...}}",
 }
 """How a response differs, by the kinds of problems in :mod:`.evidence`, with the line to add to the contract."""
+
+
+_observers: list[Callable[[str, str], object]] = []
+"""Of this process, as the log is: a metric counts what all its clients see."""
+
+
+def observe_misfits(observer: Callable[[str, str], object]) -> None:
+    """Have *observer* called for each misfit that is logged, with the operation and the kind of the problem.
+
+    The kinds are those of :data:`DIFFERENCES`.
+    """
+    if observer not in _observers:
+        _observers.append(observer)
+
+
+def report_misfit(operation: str, kind: str) -> None:
+    """Call the observers; what they raise is ignored."""
+    for observer in _observers:
+        with suppress(Exception):
+            observer(operation, kind)
 
 
 def difference_text(operation: str, kind: str, field: str = "", seen: str = "") -> str:
@@ -219,6 +242,7 @@ def _warn_about_metric(operation: str, name: str) -> None:
         "%s: %s is more than 1; is it percent? Then add to the contract %s: {response: {%s: {scale: 100}}}",
         *(operation, name, operation, name),
     )
+    report_misfit(operation, "scale")
 
 
 def rental_misfit(duration: float, started: str | None, expires: str | None) -> str | None:
@@ -258,6 +282,7 @@ def _warn_about_epoch(operation: str, name: str) -> None:
         "%s: {response: {history: {items: {%s: {scale: 100}}}}}",
         *(operation, name, operation, name),
     )
+    report_misfit(operation, "scale")
 
 
 def warn_about_samples(operation: str, samples: Any) -> None:
@@ -279,6 +304,7 @@ def _warn_about_samples(operation: str) -> None:
         "contract %s: {response: {result.samples: {items: {confidence: {scale: 100}}}}}",
         *(operation, operation),
     )
+    report_misfit(operation, "scale")
 
 
 def warn_about_fraction(operation: str, field: str, value: Any) -> None:
@@ -293,3 +319,4 @@ def _warn_about_fraction(operation: str, field: str, is_percent: bool, shown: st
         "%s: %s = %s is not a number from 0 to 1 and is ignored; %s the contract %s: {response: {%s: {scale: 100}}}",
         *(operation, field, sanitize_server_text(shown), remedy, operation, field),
     )
+    report_misfit(operation, "scale")

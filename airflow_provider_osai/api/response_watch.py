@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from airflow_provider_osai.api.misfits import difference_text
+from airflow_provider_osai.api.misfits import difference_text, report_misfit
 from airflow_provider_osai.api.models import JobKind, JobState
 
 if TYPE_CHECKING:
@@ -227,6 +227,7 @@ class ResponseWatch:
     def _warn(differences: list[Difference]) -> None:
         for each in differences:
             log.warning("Response differs from the contract: %s", each.text)
+            report_misfit(each.operation, each.kind)
 
 
 _watches: list[tuple[str, Contract, ResponseWatch]] = []

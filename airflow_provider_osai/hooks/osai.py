@@ -14,8 +14,10 @@ from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
 from airflow_provider_osai.api.contract_document import is_path
 from airflow_provider_osai.api.error_mapping import tls_error_message
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiAuthError, OsaiError, OsaiUnreachable
+from airflow_provider_osai.api.misfits import observe_misfits
 from airflow_provider_osai.api.settings import REGIONS, OsaiSettings, unknown_extras
 from airflow_provider_osai.hooks.form import field_behaviour, form_widgets
+from airflow_provider_osai.observability import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +28,7 @@ __all__ = ["OsaiHook"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+observe_misfits(metrics.count_misfit)
 
 REGION_TIMEOUT = 3.0
 """Maximum seconds to wait for another region, which only makes an error message better."""

@@ -17,6 +17,7 @@ from weakref import WeakKeyDictionary
 from airflow_provider_osai.api.errors import OsaiError
 from airflow_provider_osai.hooks.background_tasks import run_in_background
 from airflow_provider_osai.jobs.batch_poller import BatchPoller
+from airflow_provider_osai.observability import metrics
 
 if TYPE_CHECKING:
     from airflow_provider_osai.api.client import AsyncOsaiClient
@@ -39,7 +40,7 @@ class SharedClient:
 
     def __init__(self, client: AsyncOsaiClient) -> None:
         self.client = client
-        self.batch_poller = BatchPoller(client.calls, partial(client.send, retry=False))
+        self.batch_poller = BatchPoller(client.calls, metrics.count_async_polls(partial(client.send, retry=False)))
         self.users = 0
 
     async def aclose(self) -> None:
@@ -107,6 +108,7 @@ async def _refresh(slot: _Slot, hook: OsaiHook) -> None:
         return
     slot.read_at = time.monotonic()
     if slot.shared is None or slot.shared.client.settings != settings:
+        await metrics.prepare()
         slot.shared = SharedClient(await hook.get_async_conn(settings, retry_budget=RETRY_BUDGET))
 
 

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_osai.api.client import OsaiClient
 
 __all__ = [
+    "Submission",
     "SubmissionPlan",
     "cancel_duplicates",
     "cancel_superseded",
@@ -81,6 +83,17 @@ def _no_log(_message: str) -> None: ...
 def _no_report(_report: CapacityReport) -> None: ...
 
 
+class Submission(StrEnum):
+    """How a task got its job, or tried to."""
+
+    SUBMITTED = "submitted"
+    RESUBMITTED = "resubmitted"
+    """Submitted, since an earlier job of the task ended badly; reported besides ``SUBMITTED``."""
+    RECONNECTED = "reconnected"
+    REPEATED = "repeated"
+    """The request was sent again, since its response left open whether OSAI took the job."""
+
+
 @dataclass(frozen=True, slots=True)
 class SubmissionPlan:
     """Everything that decides whether a task submits a job or reconnects to one.
@@ -100,6 +113,7 @@ class SubmissionPlan:
     :param on_key: called with each idempotency key before a job is submitted under it.
     :param on_doubt: called with an idempotency key under which a second job may still appear.
     :param on_capacity: called when the submission begins to wait for room at OSAI, and when it ends to.
+    :param on_submission: called with how the task got its job, for metrics.
     :param resubmit_states: the states of an earlier job after which a new one is submitted.
     :param unreachable_timeout: maximum seconds to retry while OSAI is unreachable or busy.
     :param timeout: of the connection, in seconds; a submission may be held up for that long on its way.
@@ -125,6 +139,7 @@ class SubmissionPlan:
     on_key: Callable[[str], object] = _no_log
     on_doubt: Callable[[str], object] = _no_log
     on_capacity: Callable[[CapacityReport], object] = _no_report
+    on_submission: Callable[[Submission], object] = lambda _submission: None
     resubmit_states: frozenset[JobState] = ENDED_BADLY
     unreachable_timeout: float = 3600.0
     timeout: float = 0.0
@@ -144,6 +159,11 @@ class SubmissionPlan:
     def run_of(self, generation: int) -> str:
         """Return what distinguishes a run and a generation of the task from others with the same ids."""
         return f"{self.run}#{generation}"
+
+    def repeat(self, key: str) -> None:
+        """Report that a submission is sent again, so that a second job may appear under *key*."""
+        self.on_submission(Submission.REPEATED)
+        self.on_doubt(key)
 
     def is_moved(self, checkpoint: JobCheckpoint) -> bool:
         """Return whether the checkpoint's job is at another connection or base URL than this plan's."""
@@ -440,10 +460,14 @@ def _reconnect_or_submit(client: OsaiClient, plan: SubmissionPlan, checkpoint: J
             if existing is not None:
                 return existing
             job = _submit_with_checkpoint(client, plan, intent)
+            plan.on_submission(Submission.SUBMITTED)
+            if failed:
+                plan.on_submission(Submission.RESUBMITTED)
         elif job.state in plan.resubmit_states:
             continue
         else:
             plan.log(f"Reconnected to {job.kind} job {job.id}, which an earlier try submitted; it is {job.state}")
+            plan.on_submission(Submission.RECONNECTED)
         plan.store.write(intent.model_copy(update={"job_id": job.id}))
         return job
     msg = f"{MAX_FAILED_JOBS} jobs of this task ended badly"
@@ -480,7 +504,7 @@ def _submit_with_checkpoint(client: OsaiClient, plan: SubmissionPlan, intent: Jo
             plan.webhook_url,
             unreachable_timeout=plan.unreachable_timeout,
             visibility=plan.visibility,
-            on_resubmit=partial(plan.on_doubt, intent.reference),
+            on_resubmit=partial(plan.repeat, intent.reference),
             on_capacity=plan.on_capacity,
             log=plan.log,
         )

@@ -16,6 +16,7 @@ from airflow.sdk.definitions.mappedoperator import OperatorPartial
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiError
 from airflow_provider_osai.assets.events import create_asset_events
 from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.observability import metrics
 from airflow_provider_osai.operators._callbacks import MappedCallbacks
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def fail_without_retry() -> Iterator[None]:
     try:
         yield
     except OsaiError as error:
+        metrics.count_error(error)
         if error.retryable:
             raise
         raise AirflowFailException(f"{type(error).__name__}: {error}") from error

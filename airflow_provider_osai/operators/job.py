@@ -48,6 +48,7 @@ from airflow_provider_osai.jobs.progress_log import PollLogger
 from airflow_provider_osai.jobs.submission import (
     ENDED_BADLY,
     UNKNOWN_ID,
+    Submission,
     SubmissionPlan,
     cancel_duplicates,
     cancel_superseded,
@@ -59,6 +60,7 @@ from airflow_provider_osai.jobs.submission import (
 from airflow_provider_osai.jobs.summary_log import format_metrics, log_job_message, log_summary
 from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
 from airflow_provider_osai.links.portal import OsaiPortalLink
+from airflow_provider_osai.observability import metrics
 from airflow_provider_osai.operators._capacity import report_capacity
 from airflow_provider_osai.operators._outputs import referenced_outputs
 from airflow_provider_osai.operators._state_store import job_checkpoint_store
@@ -451,6 +453,7 @@ class OsaiJobOperator(OsaiOperator):
             on_key=partial(self._on_key, context),
             on_doubt=self._remember_doubt,
             on_capacity=partial(report_capacity, ti, self.osai_conn_id),
+            on_submission=partial(metrics.count_submission, request.kind),
             resubmit_states=TERMINAL_STATES if self.wait_for_ready else ENDED_BADLY,
             unreachable_timeout=float(self.unreachable_timeout),
             timeout=settings.timeout,
@@ -480,17 +483,19 @@ class OsaiJobOperator(OsaiOperator):
         existing = self.find_existing_result(client)
         if existing is not None:
             return existing
-        return submit(
+        job = submit(
             client,
             plan.request,
             key,
             plan.webhook_url,
             unreachable_timeout=plan.unreachable_timeout,
             visibility=plan.visibility,
-            on_resubmit=partial(self._remember_doubt, key),
+            on_resubmit=partial(plan.repeat, key),
             on_capacity=plan.on_capacity,
             log=self.log.warning,
         )
+        plan.on_submission(Submission.SUBMITTED)
+        return job
 
     def _keep_portal_link(self) -> None:
         """Leave the pushed link as it is: when this process ends, Airflow would read and push each link again."""
@@ -552,6 +557,7 @@ class OsaiJobOperator(OsaiOperator):
             except OsaiJobStopped as error:
                 job = self._cancel_at_deadline(client, job.kind, job.id, error.reason)
         self._cancel_late_duplicate(client, job)
+        metrics.count_job_over(job, time.time() - started_at(context))
         log_summary(self.log, job)
         log_job_message(self.log, job)
         if job.is_terminal and job.state is not JobState.SUCCEEDED:
@@ -559,8 +565,8 @@ class OsaiJobOperator(OsaiOperator):
         result = self.build_result(client, job)
         self._update_asset_events(context, result)
         self._result = result
-        metrics = format_metrics(result["metrics"]) or "no metrics"
-        self.log.info("OSAI %s job %s %s: %s", job.kind, job.id, job.state, metrics)
+        measured = format_metrics(result["metrics"]) or "no metrics"
+        self.log.info("OSAI %s job %s %s: %s", job.kind, job.id, job.state, measured)
         return result
 
     def _push_end(self, context: Context, job: Job) -> None:
@@ -667,8 +673,11 @@ class OsaiJobOperator(OsaiOperator):
                 )
                 job = run(flow, client.send)
             outcome = f"had already ended: {job.state}" if job.is_terminal else "cancelled"
+            if not job.is_terminal:
+                metrics.count_kill(kind, is_cancelled=True)
             self.log.info("OSAI %s job %s %s, because its task is %s", kind, job_id, outcome, state)
         except OsaiError as error:
+            metrics.count_kill(kind, is_cancelled=False)
             self.log.error("Cancelling OSAI %s job %s failed, check the OSAI portal: %s", kind, job_id, error)
 
     def _state_in_airflow(self, ti: Any) -> str:
@@ -751,7 +760,7 @@ class OsaiJobOperator(OsaiOperator):
 
         :param retry: ``False``: send each request once, for a flow that polls; a retry's sleep would ignore a kill.
         """
-        return run(flow, partial(client.send, retry=retry), client.sleep)
+        return run(flow, metrics.count_polls(partial(client.send, retry=retry)), client.sleep)
 
     def _sleep(self, seconds: float) -> None:
         """Sleep in slices, since a signal handler does not end a sleep.
@@ -773,4 +782,4 @@ class OsaiJobOperator(OsaiOperator):
         if self._is_cancelled or (self.cancel_on_kill and self._decision is None):
             raise OsaiJobCancelled("the task was killed, and the job cancelled", kind=kind, job_id=job_id)
         msg = "this process was asked to end; the job continues, and a retry reconnects to it"
-        raise OsaiJobLost(msg, kind=kind, job_id=job_id)
+        raise metrics.uncounted(OsaiJobLost(msg, kind=kind, job_id=job_id))

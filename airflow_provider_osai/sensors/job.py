@@ -28,6 +28,7 @@ from airflow_provider_osai.jobs.polling import PollSchedule
 from airflow_provider_osai.jobs.progress_log import PollLogger, is_due_at_age
 from airflow_provider_osai.jobs.summary_log import log_job_message, log_summary
 from airflow_provider_osai.links.portal import OsaiPortalLink
+from airflow_provider_osai.observability import metrics
 from airflow_provider_osai.operators.base import fail_without_retry, started_at
 from airflow_provider_osai.triggers.event import JobEvent, Outcome
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
@@ -164,7 +165,7 @@ class OsaiJobSensor(BaseSensorOperator):
 
     def _get_job(self) -> Job:
         with self.hook.get_conn() as client:
-            return run(get_job(client.calls, JobKind.parse(self.kind), self.job_id), client.send)
+            return run(get_job(client.calls, JobKind.parse(self.kind), self.job_id), metrics.count_polls(client.send))
 
     def _get_job_if_reachable(self) -> Job | None:
         """Return the job; ``None`` in an outage, during which the trigger retries."""
@@ -187,6 +188,7 @@ class OsaiJobSensor(BaseSensorOperator):
         return self._build_result(job)
 
     def _build_result(self, job: Job) -> dict[str, Any]:
+        metrics.count_job_over(job)
         log_summary(self.log, job)
         log_job_message(self.log, job)
         return dict(raise_for_state(job).references())

@@ -21,6 +21,7 @@ from airflow_provider_osai.hooks.shared_client import acquire_with_retries, rele
 from airflow_provider_osai.jobs.flow import arun
 from airflow_provider_osai.jobs.lifecycle import cancel, retry_while_unreachable
 from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
+from airflow_provider_osai.observability import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -111,9 +112,11 @@ class KilledTask:
                 message = "OSAI %s job %s has ended as %s; its task is %s"
                 self.log.info(message, job.kind, job.id, job.state, state)
             if cancelled := [job.id for job in jobs if not job.is_terminal]:
+                metrics.count_kill(self.kind, is_cancelled=True)
                 message = "Requested cancellation of %s, since its task is %s"
                 self.log.info(message, job_text(self.kind, cancelled), state)
         except Exception as error:  # Airflow would log no more than that something failed
+            metrics.count_kill(self.kind, is_cancelled=False)
             self.log.error(failure, str(error) if isinstance(error, OsaiError) else type(error).__name__)
 
     async def _cancel(self) -> list[Job]:

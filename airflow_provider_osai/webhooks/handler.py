@@ -15,6 +15,7 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.hooks.shared_client import acquire_shared_client, release_shared_client
 from airflow_provider_osai.jobs.lifecycle import get_job
+from airflow_provider_osai.observability import metrics
 from airflow_provider_osai.triggers.event import JobEvent
 from airflow_provider_osai.webhooks.resume import DeferredTask, find_deferred_task, resume
 
@@ -136,6 +137,7 @@ class WebhookHandler:
         event = JobEvent.ended(job, task.deferrals, **task.carried)
         if not await self._in_thread(lambda: resume(task, event)):
             return WebhookResult.NOT_DEFERRED, f"{state}; the task was already resumed or ended"
+        metrics.count_webhook_resume(task.kind)
         return WebhookResult.RESUMED, f"{state}; resumed the task"
 
     async def _get_job(self, task: DeferredTask) -> Job:
