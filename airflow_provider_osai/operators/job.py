@@ -60,7 +60,7 @@ from airflow_provider_osai.jobs.submission import (
 from airflow_provider_osai.jobs.summary_log import format_metrics, log_job_message, log_summary
 from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
 from airflow_provider_osai.links.portal import OsaiPortalLink
-from airflow_provider_osai.observability import metrics
+from airflow_provider_osai.observability import metrics, tracing
 from airflow_provider_osai.operators._capacity import report_capacity
 from airflow_provider_osai.operators._outputs import referenced_outputs
 from airflow_provider_osai.operators._state_store import job_checkpoint_store
@@ -295,6 +295,7 @@ class OsaiJobOperator(OsaiOperator):
                 self._job = None  # no longer this task's to cancel, even if Airflow kills this process now
                 return dict(job.references())
 
+    @tracing.traced(tracing.RESUME)
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Continue after the trigger fired. The job is read again: the event only says which one."""
         self._context = context
@@ -461,6 +462,7 @@ class OsaiJobOperator(OsaiOperator):
             on_moved=self._cancel_moved,
         )
 
+    @tracing.traced(tracing.SUBMIT)
     def _submit(self, client: OsaiClient, request: JobRequest, context: Context, watch: WaitOptions) -> Job:
         ti, plan = context["ti"], self._submission_plan(client, request, context)
         job = submit_or_reconnect(client, plan) if self.durable else self._submit_new(client, plan, context)
@@ -551,7 +553,8 @@ class OsaiJobOperator(OsaiOperator):
             self._defer(job, watch, event.next_deferral() if event else 0)
         if not watch.is_over(job):
             try:
-                job = self._run(client, wait(client.calls, job.kind, job.id, watch), retry=False)
+                with tracing.span(tracing.WAIT, job.kind, job.id):
+                    job = self._run(client, wait(client.calls, job.kind, job.id, watch), retry=False)
             except OsaiJobTimeout:
                 job = self._cancel_at_deadline(client, job.kind, job.id)
             except OsaiJobStopped as error:

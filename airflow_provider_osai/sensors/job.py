@@ -28,7 +28,7 @@ from airflow_provider_osai.jobs.polling import PollSchedule
 from airflow_provider_osai.jobs.progress_log import PollLogger, is_due_at_age
 from airflow_provider_osai.jobs.summary_log import log_job_message, log_summary
 from airflow_provider_osai.links.portal import OsaiPortalLink
-from airflow_provider_osai.observability import metrics
+from airflow_provider_osai.observability import metrics, tracing
 from airflow_provider_osai.operators.base import fail_without_retry, started_at
 from airflow_provider_osai.triggers.event import JobEvent, Outcome
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
@@ -134,6 +134,7 @@ class OsaiJobSensor(BaseSensorOperator):
         self._poll_logger = self._poll_logger or PollLogger(self.log, since=now)
         self._poll_logger(job, interval)
 
+    @tracing.traced(tracing.RESUME)
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Resume after the trigger fired. The job is read again: its current state counts, not that in the event."""
         with self._skip_if_soft_fail():

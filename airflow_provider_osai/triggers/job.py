@@ -19,6 +19,7 @@ from airflow_provider_osai.jobs.flow import arun
 from airflow_provider_osai.jobs.lifecycle import WaitOptions, end_at_deadline, wait
 from airflow_provider_osai.jobs.polling import MIN_INTERVAL, PollSchedule
 from airflow_provider_osai.jobs.progress_log import PollLogger
+from airflow_provider_osai.observability import tracing
 from airflow_provider_osai.triggers.cancellation import HAS_ON_KILL, KilledTask, job_text, warm_up
 from airflow_provider_osai.triggers.event import JobEvent, Outcome
 
@@ -217,7 +218,8 @@ class OsaiJobTrigger(BaseTrigger):
             msg = f"connection {self.osai_conn_id} could not be used ({name}); the job was not cancelled"
             raise OsaiJobLost(msg, kind=kind, job_id=self.job_id) from error
         try:
-            return await self._poll(shared, kind)
+            with tracing.span(tracing.WAIT, kind, self.job_id):
+                return await self._poll(shared, kind)
         except (OsaiJobTimeout, OsaiJobStopped) as error:
             is_stop = isinstance(error, OsaiJobStopped)
             if not (is_stop or self.cancel_at_deadline):
