@@ -11,7 +11,7 @@ from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from airflow_provider_osai.api.contract import LOCAL_FIELDS, NO_RULES, Contract
+from airflow_provider_osai.api.contract import LOCAL_FIELDS, NO_RULES, TRACEPARENT, Contract
 from airflow_provider_osai.api.errors import OsaiContractError, sanitize_server_text
 from airflow_provider_osai.api.limits import FULL_LIST_LIMIT, OBJECT_LIMIT, Limit
 from airflow_provider_osai.api.misfits import (
@@ -126,11 +126,18 @@ class OsaiApi:
     Every method raises OsaiContractError if the contract sets its operation to null.
 
     :param watch: compares the responses about jobs with the contract and with earlier ones.
+    :param traceparent: returns the current trace context, which is sent if the contract gives it a place.
     """
 
-    def __init__(self, contract: Contract | None = None, watch: ResponseWatch | None = None) -> None:
+    def __init__(
+        self,
+        contract: Contract | None = None,
+        watch: ResponseWatch | None = None,
+        traceparent: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self.contract = contract or Contract()
         self.watch = watch or ResponseWatch()
+        self.traceparent = traceparent
         self._states: dict[tuple[str, str], tuple[str, JobState]] = {}
         self._job_parsers: dict[str, Callable[[Mapping[str, Any], Any], Job]] = {}
 
@@ -299,6 +306,8 @@ class OsaiApi:
         subject: tuple[str, ...] = (),
     ) -> Call[T]:
         endpoint = self.contract[name]
+        if endpoint.rules is not NO_RULES and endpoint.takes(TRACEPARENT):
+            fields = {**fields, TRACEPARENT: self.traceparent()}
         out = endpoint.to_wire(fields)
         return Call(
             endpoint.name,

@@ -133,11 +133,12 @@ class _Sender(HoldsSecret):
         retry_budget: float = RETRY_BUDGET,
         on_secret: OnSecret = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
+        traceparent: Callable[[], str | None] = lambda: None,
     ) -> None:
         logging.getLogger("httpx").addFilter(_quiet_polls)  # once, however often it is added
         self.settings = settings
         self.limits = RequestLimits(TOTAL_TIMEOUT_FACTOR * settings.timeout, clock)
-        self.calls = OsaiApi(settings.contract, watch_of(settings.base_url, settings.contract))
+        self.calls = OsaiApi(settings.contract, watch_of(settings.base_url, settings.contract), traceparent)
         contract = settings.contract
         self.auth = OsaiAuth(
             self._sign_in_request if "auth.sign_in" in contract else None,
@@ -397,6 +398,7 @@ class OsaiClient(_Sender):
     :param retry_budget: maximum seconds that the retries of one request wait in total, default 60; 0: no retries.
     :param on_secret: called with each new JWT, so that it can be masked in logs.
     :param clock: returns monotonic seconds, for the total timeout.
+    :param traceparent: returns the current trace context (W3C), for contracts that give it a place.
     :param renew: returns the present settings; called when the access token is rejected, in case it has been replaced.
         :class:`AsyncOsaiClient` awaits it.
     :param transport: sends the requests instead of the network, for instance in a test.
@@ -488,7 +490,7 @@ class OsaiClient(_Sender):
         :param timeout: connect and read timeout in seconds, at most that of the settings.
         """
         settings = self.settings.model_copy(update={"timeout": min(timeout, self.settings.timeout)})
-        other = OsaiClient(settings, retry_budget=0)
+        other = OsaiClient(settings, retry_budget=0, traceparent=self.calls.traceparent)
         other.auth.copy_session(self.auth)
         return other
 

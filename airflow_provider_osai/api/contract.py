@@ -60,6 +60,7 @@ __all__ = [
     "JOB_REQUESTS",
     "RESOURCES",
     "STATE_WORDS",
+    "TRACEPARENT",
     "Contract",
     "Endpoint",
     "TokenHeader",
@@ -71,11 +72,18 @@ NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 NO_FIELDS: Final[Mapping[str, Any]] = MappingProxyType({})
 ACCESS_TOKEN: Final = "accessToken"  # noqa: S105 - a name
 """Our name of the sign-in's only field, where a contract gives it a place of its own."""
+TRACEPARENT: Final = "traceparent"
+"""Our name of the trace context of a request for jobs (W3C Trace Context), where a contract gives it a place."""
 ON_DEMAND: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
         "auth.sign_in": frozenset({ACCESS_TOKEN}),
         "model.download": frozenset({"conversionId"}),
         "upload.image": frozenset({"category", "fileName"}),
+        **{
+            f"{kind}.{operation}": frozenset({TRACEPARENT})
+            for kind in JobKind
+            for operation in ("submit", "get", "list", "cancel")
+        },
     }
 )
 """Fields that are sent only if a contract gives them a place, by operation."""

@@ -17,7 +17,7 @@ from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiAuthError, O
 from airflow_provider_osai.api.misfits import observe_misfits
 from airflow_provider_osai.api.settings import REGIONS, OsaiSettings, unknown_extras
 from airflow_provider_osai.hooks.form import field_behaviour, form_widgets
-from airflow_provider_osai.observability import metrics
+from airflow_provider_osai.observability import metrics, tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -83,7 +83,7 @@ class OsaiHook(BaseHook):
 
     def get_conn(self) -> OsaiClient:
         """Return a blocking client; use it as a context manager."""
-        return OsaiClient(self.settings(), on_secret=mask_secret, renew=self.settings)
+        return OsaiClient(self.settings(), on_secret=mask_secret, renew=self.settings, traceparent=tracing.traceparent)
 
     async def async_settings(self) -> OsaiSettings:
         """Read and validate the connection without blocking the event loop; see :meth:`settings`."""
@@ -101,7 +101,9 @@ class OsaiHook(BaseHook):
         :param options: further arguments of the client.
         """
         settings = settings or await self.async_settings()
-        return await AsyncOsaiClient.open(settings, on_secret=_mask_in_thread, renew=self.async_settings, **options)
+        return await AsyncOsaiClient.open(
+            settings, on_secret=_mask_in_thread, renew=self.async_settings, traceparent=tracing.traceparent, **options
+        )
 
     def test_connection(self) -> tuple[bool, str]:
         """Sign in and get the current user; return whether that succeeded, and a one-line message."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import respx
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -146,6 +147,23 @@ def test_a_sensor_that_is_resumed(train, context, connection, sandbox, spans):
     sensor = OsaiJobSensor(task_id="task", kind="training", job_id=job_id, deferrable=True)
     sensor.execute_complete(context, {"kind": "training", "job_id": job_id, "outcome": "ended"})
     assert spans()["osai.resume"].attributes["osai.job.state"] == "succeeded"
+
+
+def test_requests_carry_the_span_in_the_header_that_the_contract_binds(train, context, connection, spans, sandbox):
+    """Of the submission and of single polls."""
+    sandbox.control.script("training", "reads", reads=2)
+    rules = {"request": {"traceparent": {"in": "header", "name": "traceparent"}}}
+    connection(contract={"training.submit": rules, "training.get": rules})
+    with respx.mock() as router:
+        router.route().pass_through()
+        train().execute(context)
+        sent = [call.request for call in router.calls]
+    headers = [
+        (each.method, each.headers["traceparent"].rpartition("-")[0]) for each in sent if "traceparent" in each.headers
+    ]
+    ids = {name: f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}" for name, span in spans().items()}
+    assert headers[0] == ("POST", ids["osai.submit"])
+    assert {header for method, header in headers if method == "GET"} == {ids["osai.wait"]}
 
 
 class TestOff:

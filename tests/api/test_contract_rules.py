@@ -54,6 +54,50 @@ def test_a_document_over_a_contract_in_use_is_not_read_by_the_old_rules():
     assert OsaiApi(second).get_job("training", "7").parse(answer).state is JobState.FAILED
 
 
+HEADER = {"request": {"traceparent": {"in": "header"}}}
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class TestTraceparent:
+    """The trace context is sent only where a contract gives it a place, and only if there is one."""
+
+    def calls(self, document, traceparent=TRACE):
+        return OsaiApi(apply_overrides(Contract(), document), traceparent=lambda: traceparent)
+
+    @pytest.mark.parametrize(
+        ("operation", "make"),
+        [
+            ("training.submit", lambda calls: calls.submit_job(TRAINING, "key")),
+            ("training.get", lambda calls: calls.get_job("training", "7")),
+            ("training.list", lambda calls: calls.find_jobs("training", "key")),
+            ("training.cancel", lambda calls: calls.cancel_job("training", "7")),
+        ],
+    )
+    def test_a_header_of_one_operation(self, operation, make):
+        assert make(self.calls({operation: HEADER})).headers == {"traceparent": TRACE}
+
+    @pytest.mark.parametrize("document", [{}, {"training.submit": {"path": "/Jobs"}}], ids=["default", "other rules"])
+    def test_without_a_place_it_is_not_sent(self, document):
+        call = self.calls(document).submit_job(TRAINING, "key")
+        assert (call.headers, "traceparent" in call.body) == ({}, False)
+
+    def test_without_a_trace_nothing_is_sent(self):
+        assert self.calls({"training.submit": HEADER}, None).submit_job(TRAINING, "key").headers == {}
+
+    def test_a_general_rule_is_for_all_requests_for_jobs_and_for_no_other(self):
+        calls = self.calls({"*": HEADER})
+        assert calls.submit_job(TRAINING, "key").headers == calls.get_job("training", "7").headers != {}
+        assert calls.create_dataset("digits").headers == calls.get_user().headers == {}
+
+    def test_a_field_of_the_body(self):
+        rules = {"request": {"traceparent": "meta.trace"}}
+        assert self.calls({"training.submit": rules}).submit_job(TRAINING, "key").body["meta"] == {"trace": TRACE}
+
+    def test_an_operation_without_jobs_has_no_such_field(self):
+        with pytest.raises(OsaiContractError, match=r"dataset\.get.*traceparent"):
+            self.calls({"dataset.get": HEADER})
+
+
 class TestRequests:
     def test_a_field_in_several_places(self):
         places = [{"in": "path"}, {"in": "body", "name": "jobId"}, {"in": "query", "name": "q"}]
