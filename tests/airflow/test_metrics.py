@@ -30,8 +30,8 @@ from airflow_provider_osai.sensors.job import OsaiJobSensor
 from airflow_provider_osai.triggers import cancellation
 from airflow_provider_osai.triggers.cancellation import KilledTask
 from tests.airflow.conftest import FakeStateStore, FakeTaskInstance
-from tests.airflow.stats import Recorder, StatsdServer, initialize_stats
 from tests.conftest import CANARY, settings_for
+from tests.stats import Recorder, StatsdServer, initialize_stats
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class StatsdServer:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port = self._socket.getsockname()[1]
-        self._lines: list[str] = []
+        self.received: list[str] = []
         self._thread = threading.Thread(target=self._receive, daemon=True)
 
     def __enter__(self) -> StatsdServer:
@@ -58,11 +58,11 @@ class StatsdServer:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender, suppress(OSError):
             sender.sendto(b"", ("127.0.0.1", self.port))
         self._thread.join()
-        return self._lines
+        return self.received
 
     def _receive(self) -> None:
         while data := self._socket.recv(65536):
-            self._lines += data.decode().splitlines()
+            self.received += data.decode().splitlines()
 
 
 def initialize_stats(package: str) -> None:
@@ -78,11 +78,9 @@ def initialize_stats(package: str) -> None:
         from airflow import stats
 
         metaclass = type(stats.Stats)
-        for name in ("factory", "instance", "_instance_pid"):
-            if name in vars(metaclass):
-                delattr(metaclass, name)
-        metaclass.instance = metaclass._instance_pid = None
-        stats.Stats.__class__.__init__(stats.Stats)
+        del metaclass.factory
+        metaclass.__init__(stats.Stats)  # reads the configuration
+        stats.Stats.instance = None
         return
     get_factory = import_module(f"{package}.observability.metrics.stats_utils").get_stats_factory
     options = {}
