@@ -30,6 +30,7 @@ __all__ = [
     "METRICS",
     "Metric",
     "count_async_polls",
+    "count_capacity_wait",
     "count_error",
     "count_job_over",
     "count_kill",
@@ -83,6 +84,8 @@ QUEUED_DURATION: Final = Metric("osai.job.queued_duration", "timer")
 WAIT_DURATION: Final = Metric("osai.job.wait_duration", "timer", ("kind", "state"))
 POLLED: Final = Metric("osai.poll.requests", "counter", ("kind", "operation"))
 POLL_FAILED: Final = Metric("osai.poll.failures", "counter", ("kind", "operation"))
+CAPACITY_WAITS: Final = Metric("osai.capacity.waits", "counter", ("reason",))
+CAPACITY_WAIT_TIME: Final = Metric("osai.capacity.wait_time", "timer", ("reason",))
 WEBHOOK_RESUMED: Final = Metric("osai.webhook.resumed", "counter")
 MISFIT: Final = Metric("osai.contract.misfits", "counter", ("operation", "problem"))
 CONTRACT_ERROR: Final = Metric("osai.contract.errors", "counter", ())
@@ -104,6 +107,8 @@ METRICS: Final = (
     WAIT_DURATION,
     POLLED,
     POLL_FAILED,
+    CAPACITY_WAITS,
+    CAPACITY_WAIT_TIME,
     WEBHOOK_RESUMED,
     MISFIT,
     CONTRACT_ERROR,
@@ -173,6 +178,19 @@ def uncounted(error: E) -> E:
     """Return *error* marked as one that :func:`count_error` ignores: nothing is wrong with its job."""
     vars(error)["is_counted"] = True
     return error
+
+
+def count_capacity_wait(reason: str, waited: float | None = None) -> None:
+    """Count a wait for room at OSAI that begins or changes its reason, or record how long it took.
+
+    :param reason: ``busy``, ``quota reached`` or ``no credit``.
+    :param waited: seconds; ``None``: it goes on.
+    """
+    tag = reason.replace(" ", "_")
+    if waited is None:
+        _count(CAPACITY_WAITS, reason=tag)
+    elif enabled():
+        _time(CAPACITY_WAIT_TIME, 0.0, waited, reason=tag)
 
 
 def count_kill(kind: str, *, is_cancelled: bool) -> None:

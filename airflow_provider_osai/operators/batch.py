@@ -38,6 +38,7 @@ from airflow_provider_osai.jobs.submission import (
     first_intent,
     submit_or_reconnect,
 )
+from airflow_provider_osai.observability import metrics
 from airflow_provider_osai.operators.base import fail_without_retry, started_at
 from airflow_provider_osai.operators.conversion import OsaiConvertModelOperator
 from airflow_provider_osai.operators.dataset import OsaiManipulateDatasetOperator
@@ -568,6 +569,9 @@ class OsaiJobBatchOperator(OsaiJobOperator):
             self._doubtful_key = key
             if index in self._jobs:
                 self._cancel_late_duplicate(client, self._jobs[index])
+        waited = time.time() - started_at(self._own_context)
+        for job in self._jobs.values():
+            metrics.count_job_over(job, waited)
         results = [self._result_of(client, index) for index in range(len(self._operators)) if self._is_known(index)]
         for line in summary_lines(self.job_kind, results):
             self.log.info("%s", line)

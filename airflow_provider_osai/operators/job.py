@@ -453,7 +453,7 @@ class OsaiJobOperator(OsaiOperator):
             log=self.log.warning,
             on_key=partial(self._on_key, context),
             on_doubt=self._remember_doubt,
-            on_capacity=partial(report_capacity, ti, self.osai_conn_id),
+            on_capacity=partial(report_capacity, ti),
             on_submission=partial(metrics.count_submission, request.kind),
             resubmit_states=TERMINAL_STATES if self.wait_for_ready else ENDED_BADLY,
             unreachable_timeout=float(self.unreachable_timeout),

@@ -7,8 +7,9 @@ import pytest
 from airflow_provider_osai.api.errors import OsaiBusy
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs import submission
-from airflow_provider_osai.operators import _capacity
+from airflow_provider_osai.observability import metrics as observability
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
+from tests.stats import Recorder
 
 CONTRACT = {
     "training.submit": {
@@ -30,25 +31,14 @@ REASONS = [
 ]
 
 
-class Metrics:
-    """A backend of metrics that keeps them."""
-
-    def __init__(self) -> None:
-        self.kept = []
-
-    def incr(self, name, tags):
-        self.kept.append((name, 1, tags))
-
-    def timing(self, name, duration, tags):
-        self.kept.append((name, duration.total_seconds(), tags))
-
-
 @pytest.fixture(autouse=True)
 def metrics(monkeypatch):
     """The metrics of a test, in which pauses are short."""
+    recorder = Recorder()
     monkeypatch.setattr(submission, "MAX_RETRY_DELAY", 0.05)
-    monkeypatch.setattr(_capacity, "Stats", Metrics())
-    return _capacity.Stats.kept
+    monkeypatch.setattr(observability, "enabled", lambda: True)
+    monkeypatch.setattr(observability, "_stats", lambda: recorder)
+    return recorder
 
 
 @pytest.fixture
@@ -78,11 +68,9 @@ def test_a_refused_submission_waits_for_room_within_the_same_try(
     assert ti.xcoms["osai_capacity"]["waited"] > 0
     assert logged().count(f"OSAI has no room ({reason})") == 1
     assert answer.get("body", {}).get("detail", "429") in logged()
-    tags = {"reason": reason.replace(" ", "_"), "conn_id": "osai_default"}
-    assert metrics == [
-        ("osai.capacity.waits", 1, tags),
-        ("osai.capacity.wait_time", ti.xcoms["osai_capacity"]["waited"], tags),
-    ]
+    tag = f"{{reason={reason.replace(' ', '_')}}}"
+    assert metrics.counts[f"osai.capacity.waits{tag}"] == 1
+    assert metrics.times[f"osai.capacity.wait_time{tag}"] == [pytest.approx(ti.xcoms["osai_capacity"]["waited"])]
 
 
 def test_without_room_to_the_end_the_error_names_reason_and_remedy(train, sandbox, context, ti):

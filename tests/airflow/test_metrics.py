@@ -195,7 +195,14 @@ class TestKill:
 
     def killed(self, job_id="1"):
         return KilledTask(
-            FakeTaskInstance(), OsaiHook(), "training", job_id, 0.0, SimpleNamespace(**dict.fromkeys(LEVELS, print))
+            ti=FakeTaskInstance(),
+            hook=OsaiHook(),
+            kind="training",
+            job_id=job_id,
+            job_ids=(job_id,),
+            job_key="job_id",
+            unreachable_timeout=0.0,
+            log=SimpleNamespace(**dict.fromkeys(LEVELS, print)),
         )
 
     @pytest.fixture(autouse=True)
@@ -209,13 +216,13 @@ class TestKill:
         sandbox.control.script("training", "reads", reads=10**6)
         with pytest.raises(TaskDeferred):
             train(deferrable=True).execute(context)
-        asyncio.run(self.killed(context["ti"].xcoms["job_id"]).cancel_job())
+        asyncio.run(self.killed(context["ti"].xcoms["job_id"]).cancel_jobs())
         assert recorded.counts["osai.job.cancelled_by_kill{kind=training}"] == 1
 
     def test_a_job_that_had_ended_is_not_counted(self, train, context, sandbox, recorded):
         sandbox.control.script("training", "immediate")
         result = train().execute(context)
-        asyncio.run(self.killed(result["job_id"]).cancel_job())
+        asyncio.run(self.killed(result["job_id"]).cancel_jobs())
         assert not [key for key in recorded.counts if "kill" in key or "cancel" in key]
 
     def test_a_cancellation_that_fails(self, train, context, sandbox, recorded):
@@ -223,7 +230,7 @@ class TestKill:
         with pytest.raises(TaskDeferred):
             train(deferrable=True).execute(context)
         sandbox.control.fault("status", "*", times=10**6)
-        asyncio.run(self.killed(context["ti"].xcoms["job_id"]).cancel_job())
+        asyncio.run(self.killed(context["ti"].xcoms["job_id"]).cancel_jobs())
         assert recorded.counts["osai.job.cancel_failed{kind=training}"] == 1
 
     def test_a_kill_on_a_worker(self, train, context, sandbox, recorded):
@@ -315,6 +322,8 @@ def test_each_metric_has_the_tags_that_it_declares(recorded):
     with pytest.raises(OsaiError):
         metrics.count_polls(unreachable)(SimpleNamespace(name="training.list"))
     metrics.count_webhook_resume("training")
+    for waited in (None, 5.0):
+        metrics.count_capacity_wait("quota reached", waited)
     metrics.count_misfit("training.get", "word")
     assert recorded.tags == {metric.name: {tuple(sorted(metric.tags))} for metric in metrics.METRICS}
 
