@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-__all__ = ["MappedCallbacks", "collect_callbacks", "run_callbacks"]
+__all__ = ["MappedCallbacks", "collect_callbacks", "describe_error", "run_callbacks"]
 
 MAX_MESSAGE: Final = 300
 """Maximum characters of an error's message in the log."""
@@ -85,7 +85,7 @@ def run_callbacks(
             own = cast("Context", {**context, **copy.deepcopy(extra)})
             (copy.copy(callback) if isinstance(callback, BaseNotifier) else callback)(own)
         except (Exception, TaskDeferred) as error:  # a deferral is that of an operator which the callback runs
-            log.error("Callback %d of %d, %s, failed and is ignored: %s", *place, _describe(error))
+            log.error("Callback %d of %d, %s, failed and is ignored: %s", *place, describe_error(error))
         else:
             log.info("Callback %d of %d, %s, was called", *place)
 
@@ -112,10 +112,13 @@ def _name(callback: object) -> str:
     return sanitize_server_text(named.__name__, MAX_MESSAGE)
 
 
-def _describe(error: BaseException) -> str:
-    """Return the type and the message of an error of somebody else's code, without addresses."""
+def describe_error(error: BaseException, mask: Callable[[str], str] = str) -> str:
+    """Return the type and the message of an error of somebody else's code, without addresses.
+
+    :param mask: returns the message without known secrets.
+    """
     try:
         message = str(error)
     except Exception:  # of its __str__
         message = "its message cannot be read"
-    return ADDRESS.sub(r"\1***", sanitize_server_text(f"{type(error).__name__}: {message}", MAX_MESSAGE))
+    return ADDRESS.sub(r"\1***", sanitize_server_text(mask(f"{type(error).__name__}: {message}"), MAX_MESSAGE))

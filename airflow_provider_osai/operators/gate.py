@@ -15,6 +15,7 @@ from airflow_provider_osai.assets.events import asset_event_extras, set_asset_ev
 from airflow_provider_osai.jobs.log_group import group_lines
 from airflow_provider_osai.operators._callbacks import collect_callbacks, run_callbacks
 from airflow_provider_osai.operators._state_store import job_checkpoint_store
+from airflow_provider_osai.operators._tracking import check_tracker, has_tracker, promote_in_tracker
 from airflow_provider_osai.operators.base import fail_without_retry
 from airflow_provider_osai.operators.job import OsaiJobOperator
 from airflow_provider_osai.promotion.champion import Run, current_champion, promotion_extra
@@ -100,6 +101,10 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         The context also has ``osai_gate``, the gate's result. An error is logged, and changes nothing. Not called for a
         candidate that is the champion already. Default ``None``: nothing is called.
     :param on_rejected: the same after a rejection, before the task is skipped or fails.
+    :param track_to: ``mlflow``: move the alias ``champion`` of MLflow's registered model to a promoted model; see
+        docs/mlflow.md. An MLflow that fails never fails the gate. Default ``None``: write nothing.
+    :param mlflow_experiment: the experiment of the candidate's training. Default: as for the training.
+    :param mlflow_model: the name of the registered model. Default: the last part of the champion's URI.
     """
 
     inherits_from_skipmixin = True
@@ -110,6 +115,7 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
     template_fields = (
         *("metric", "higher_is_better", "threshold", "min_improvement", "guardrail_metrics", "allow_different_data"),
         *("candidate", "champion", "on_reject", "rejected_task_ids", "evaluation_dataset_id", "if_champion_missing"),
+        *("track_to", "mlflow_experiment", "mlflow_model"),
         *OsaiJobOperator.template_fields,
     )
 
@@ -130,6 +136,9 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         allow_different_data: bool = False,
         on_promoted: Callable[[Context], object] | Sequence[Callable[[Context], object]] | None = None,
         on_rejected: Callable[[Context], object] | Sequence[Callable[[Context], object]] | None = None,
+        track_to: str | None = None,
+        mlflow_experiment: str | None = None,
+        mlflow_model: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**self.fixed_arguments, **kwargs)
@@ -148,6 +157,9 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         self.allow_different_data = allow_different_data
         self.on_promoted = on_promoted
         self.on_rejected = on_rejected
+        self.track_to = track_to
+        self.mlflow_experiment = mlflow_experiment
+        self.mlflow_model = mlflow_model
         self._model_id = ""
         self._evaluations: dict[str, Any] = {}
         self._evaluation_jobs: dict[str, str] = {}
@@ -215,6 +227,7 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
 
     def _decide(self, context: Context) -> dict[str, Any]:
         policy = self.build_policy()
+        check_tracker(self.track_to)
         run = _dag_run(context)
         branch = self._branch(context)
         callbacks = {
@@ -387,6 +400,8 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
     ) -> dict[str, Any]:
         """Log and push the decision, run the callbacks, then succeed, branch, skip or fail."""
         result = self._push_decision(context, decision)
+        if decision.is_promotion and has_tracker(self.track_to):
+            promote_in_tracker(self, context, result, self.champion)
         if not is_event:
             suppress_asset_events(self, self.champion.__eq__)
         if callbacks:

@@ -413,6 +413,9 @@ class OsaiJobOperator(OsaiOperator):
     def _on_key(self, context: Context, key: str) -> None:
         """Called with the idempotency key before a job is submitted under it. For subclasses."""
 
+    def _on_job(self, context: Context, client: OsaiClient, job: Job) -> None:
+        """Called with the job after it was submitted or found, and with the job that has ended. For subclasses."""
+
     def _update_asset_events(self, context: Context, result: dict[str, Any]) -> None:
         """Put the result into the events of the task's assets. For subclasses."""
         settings = self._client.settings if self._client else self.hook.settings()
@@ -476,6 +479,7 @@ class OsaiJobOperator(OsaiOperator):
         ti.xcom_push(key=JOB, value=about | ({"deadline": watch.deadline} if watch.deadline else {}))
         ti.xcom_push(key=OsaiPortalLink().xcom_key, value=OsaiPortalLink.url(client.settings, job.kind, job.id))
         self._keep_portal_link()
+        self._on_job(context, client, job)
         return job
 
     def _submit_new(self, client: OsaiClient, plan: SubmissionPlan, context: Context) -> Job:
@@ -561,6 +565,7 @@ class OsaiJobOperator(OsaiOperator):
                 job = self._cancel_at_deadline(client, job.kind, job.id, error.reason)
         self._cancel_late_duplicate(client, job)
         metrics.count_job_over(job, time.time() - started_at(context))
+        self._on_job(context, client, job)
         log_summary(self.log, job)
         log_job_message(self.log, job)
         if job.is_terminal and job.state is not JobState.SUCCEEDED:

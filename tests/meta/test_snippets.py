@@ -153,6 +153,7 @@ SNIPPETS: dict[str, AsDag | InPytest | ByItsTest] = {
     "docs/gate.md#Tell people (2)": ByItsTest("tests/airflow/test_gate_alerts.py"),
     "docs/batch.md#Batches": AsDag(replace={'"42"': '"{model}"', "4711": "{dataset}", "4712": "{holdout}"}),
     "docs/batch.md#Returned list": AsDag(context=IN_A_DAG + SNIPPET, replace={"4711": "{dataset}"}),
+    "docs/mlflow.md#MLflow": ByItsTest("tests/airflow/test_mlflow.py"),
     "docs/models.md#An ONNX file of the sandbox": ByItsTest("tests/sandbox/test_whole_run.py"),
     "docs/models.md#Models": AsDag(context=TRAIN + SNIPPET, replace={"s3://my_conn@bucket/models/": "{folder}/"}),
     "docs/orphans.md#Orphaned jobs": AsDag(context=IN_A_DAG + SNIPPET),
