@@ -198,7 +198,7 @@ class TestTraining:
         assert len({run.data.tags["osai.job_id"] for run in runs()}) == 2
 
     def test_a_cleared_task_ends_the_run_of_the_job_before(self, make, context, ti, runs):
-        """Nobody could when it was killed while deferred."""
+        """No process of the task could, when it was killed while deferred."""
         with pytest.raises(TaskDeferred):
             make(**FOREVER, deferrable=True).execute(context)
         ti.max_tries = 1
