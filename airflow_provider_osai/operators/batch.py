@@ -73,7 +73,9 @@ OPERATORS: Final[Mapping[JobKind, type[OsaiJobOperator]]] = {
     JobKind.PREDICTION: OsaiPredictOperator,
 }
 """The operators whose arguments a batch takes. A device is rented by a task of its own, which its release follows."""
-NOT_IN_A_BATCH: Final = frozenset({*OsaiJobOperator.template_fields, "stop_when", "track_to"})
+NOT_IN_A_BATCH: Final = frozenset(
+    {*OsaiJobOperator.template_fields, "stop_when", *OsaiTrainModelOperator.tracking_fields}
+)
 """Arguments of the operators that a batch does not take: those of the batch itself, and those of a wait for one job."""
 FAIL: Final = "fail"
 COLLECT: Final = "collect"

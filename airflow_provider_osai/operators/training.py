@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
-from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiJobCancelled, OsaiJobTimeout
+from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiJobCancelled, OsaiJobStopped, OsaiJobTimeout
 from airflow_provider_osai.api.requests import ModelType, RetrainingRequest, TrainingRequest
 from airflow_provider_osai.jobs.early_stopping import StopRules
 from airflow_provider_osai.operators._tracking import check_tracker, has_tracker, open_training_run, push_run
@@ -110,10 +110,10 @@ class OsaiBaseTrainingOperator(OsaiJobOperator):
 
     @contextmanager
     def _ends_run_if_killed(self) -> Iterator[None]:
-        """End the run of a job that was cancelled at its deadline or with its task: no later try reconnects to it."""
+        """End the run of a job that this task had cancelled: no later try reconnects to it."""
         try:
             yield
-        except (OsaiJobCancelled, OsaiJobTimeout):
+        except (OsaiJobCancelled, OsaiJobStopped, OsaiJobTimeout):
             if self._tracked is not None:
                 self._tracked.end("KILLED")
             raise
@@ -140,10 +140,10 @@ class OsaiBaseTrainingOperator(OsaiJobOperator):
             watch = replace(watch, on_poll=on_poll)
         return super()._wait_or_defer(context, client, job, watch, event)
 
-    def _at_deadline(self, client: OsaiClient, job: Job, watch: WaitOptions) -> Job:
+    def _at_deadline(self, client: OsaiClient, job: Job, watch: WaitOptions, reason: str | None = None) -> Job:
         if self._context is not None and (tracked := self._open_run(self._context, client, job)) is not None:
             tracked.last_job = job  # its curves are written when the run ends
-        return super()._at_deadline(client, job, watch)
+        return super()._at_deadline(client, job, watch, reason)
 
     def _open_run(self, context: Context, client: OsaiClient, job: Job) -> TrainingRun | None:
         if self._tracked is None and has_tracker(self.track_to):
