@@ -580,6 +580,59 @@ class TestJobsList:
             session.execute(delete(TaskInstance).where(where[0], TaskInstance.map_index >= 0))
 
 
+class TestBatch:
+    """A task that submitted many jobs."""
+
+    @pytest.fixture
+    def batch(self, ran):
+        """Turn the training into a batch, which has returned the given results."""
+        before = ran.xcom("train_model")
+
+        def make(results, **fields):
+            set_xcom(ran, "train_model", "return_value", results)
+            xcom = {(row["task_id"], row["key"]): row for row in _rows(XComModel, ran)}["train_model", "osai_job"]
+            with create_session() as session:
+                session.execute(XComModel.__table__.insert().values(xcom | {"key": "osai_batch", "value": fields}))
+
+        yield make
+        with create_session() as session:
+            session.execute(delete(XComModel).where(XComModel.run_id == ran.run.run_id, XComModel.key == "osai_batch"))
+        set_xcom(ran, "train_model", "return_value", before)
+
+    def test_its_jobs_are_listed_with_how_they_ended(self, browser, ran, batch):
+        good = {"index": 0, "job_id": "11", "state": "succeeded", "metrics": {"accuracy": 0.5}, "model_id": "m7"}
+        bad = {"index": 1, "job_id": "12", "state": "failed", "metrics": {}, "message": "out of memory"}
+        rejected = {"index": 2, "job_id": None, "state": "rejected", "metrics": {}, "message": "no such dataset"}
+        batch([good, bad, rejected], kind="training", job_ids=["11", "12", None])
+        text = text_of(browser().get(task(ran)))
+        assert "train_model 3 training jobs" in text
+        assert "succeeded 1" in text or "1 succeeded" in text
+        assert "0 11 succeeded m7 accuracy 0.5" in text.lower()
+        assert "1 12 failed out of memory" in text
+        assert "2 - rejected no such dataset" in text
+
+    def test_before_its_end_it_lists_the_ids(self, browser, ran, batch):
+        batch(None, kind="prediction", job_ids=["11", None, "12"])
+        text = text_of(browser().get(task(ran)))
+        assert "train_model 3 prediction jobs" in text
+        assert "0 11 submitted" in text
+        assert "2 12 submitted" in text
+        assert "when the task has ended" in text
+
+    @pytest.mark.parametrize("ids", [None, "11", {"11": 1}, [HOSTILE, 5, None]])
+    def test_odd_values_are_shown_escaped(self, browser, ran, batch, ids):
+        result = dict.fromkeys(("index", "job_id", "state", "model_id", "message"), HOSTILE)
+        batch([result | {"metrics": {HOSTILE: HOSTILE}}, "no result", None], kind=HOSTILE, job_ids=ids)
+        page = browser().get(task(ran))
+        assert page.status_code == 200
+        assert "<script>alert" not in page.text
+        assert "<img" not in page.text
+
+    def test_a_long_list_is_cut(self, browser, ran, batch):
+        batch([{"index": n, "job_id": str(n), "state": "succeeded"} for n in range(1_200)], kind="training")
+        assert "and 200 more" in text_of(browser().get(task(ran)))
+
+
 def test_upload_page_shows_what_was_sent(browser, ran):
     page = browser().get(task(ran, "upload_images"))
     text = text_of(page)

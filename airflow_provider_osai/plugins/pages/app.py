@@ -14,7 +14,7 @@ from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 
-from airflow_provider_osai.plugins.pages import gate, models, run, upload
+from airflow_provider_osai.plugins.pages import batch, gate, models, run, upload
 from airflow_provider_osai.plugins.pages.access import MAY_READ_ASSET, MAY_READ_TASK, may_use_asset, readable_dags
 from airflow_provider_osai.plugins.pages.job_cache import JobCache, JobUnavailable, JobView, Read, read_job
 from airflow_provider_osai.plugins.pages.jobs import PERIODS, TASK_STATES, job_rows, parse_filter, query_string
@@ -84,7 +84,7 @@ def create_pages(read: Read = read_job) -> FastAPI:
     async def task_page(
         request: Request, dag_id: str, run_id: str, task_id: str, map_index: str, user: GetUserDep
     ) -> str:
-        """Return the page of a task: its job, its gate's decision, or its upload."""
+        """Return the page of a task: its job or jobs, its gate's decision, or its upload."""
         address = TaskAddress(dag_id, run_id, task_id, _parse_map_index(map_index))
         return await _task_page(request, cache, address, user)
 
@@ -124,6 +124,8 @@ async def _task_page(request: Request, cache: JobCache, address: TaskAddress, us
         return await asyncio.to_thread(_gate_page, request, task, user)
     if upload.is_upload(task):
         return _page(request, "upload.html", task=task, refresh=5 if is_running else 0, **upload.upload_values(task))
+    if batch.is_batch(task):
+        return _page(request, "job_batch.html", task=task, refresh=5 if is_running else 0, **batch.batch_values(task))
     if task.job is None:
         message = run.capacity_message(task) or "This task has not submitted an OSAI job yet."
         return _page(request, "message.html", title="OSAI job", message=message, refresh=5)

@@ -29,6 +29,7 @@ from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.operators._capacity import CAPACITY
 from airflow_provider_osai.operators.gate import EVALUATION_JOBS
 from airflow_provider_osai.operators.job import JOB
+from airflow_provider_osai.triggers.cancellation import BATCH
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -121,6 +122,8 @@ class TaskRecord:
     :param evaluation_jobs: job ids of a gate's evaluations by model id.
     :param fields: its rendered template fields; empty for runs whose fields Airflow has deleted.
     :param capacity: its latest wait for room at OSAI; empty if it never waited.
+    :param batch: the jobs of a batch; empty for another task.
+    :param results: the list that it returned; empty if it returned nothing, or something else than a list.
     """
 
     address: TaskAddress
@@ -133,6 +136,8 @@ class TaskRecord:
     evaluation_jobs: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, Any] = field(default_factory=dict)
     capacity: Mapping[str, Any] = field(default_factory=dict)
+    batch: Mapping[str, Any] = field(default_factory=dict)
+    results: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +208,7 @@ def find_task(address: TaskAddress) -> TaskRecord | None:
     """Return the record of a task instance; ``None`` if there is no such task instance."""
     where = _is_task(TaskInstance, address)
     query = select(TaskInstance.operator, TaskInstance.state, TaskInstance.start_date, TaskInstance.end_date)
-    keys = (JOB, RESULT, EVALUATION_JOBS, CAPACITY)
+    keys = (JOB, RESULT, EVALUATION_JOBS, CAPACITY, BATCH)
     xcoms = select(XComModel.key, XComModel.value).where(_is_task(XComModel, address), XComModel.key.in_(keys))
     rendered = select(RenderedTaskInstanceFields.rendered_fields)
     with create_session() as session:
@@ -223,6 +228,8 @@ def find_task(address: TaskAddress) -> TaskRecord | None:
         _mapping(values.get(EVALUATION_JOBS)),
         _mapping(fields),
         _mapping(values.get(CAPACITY)),
+        _mapping(values.get(BATCH)),
+        tuple(values[RESULT]) if isinstance(values.get(RESULT), list) else (),
     )
 
 
