@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Submission",
     "SubmissionPlan",
+    "call_persistently",
     "cancel_duplicates",
     "cancel_superseded",
     "find_jobs",
@@ -334,7 +335,7 @@ def find_jobs_persistently(client: OsaiClient, checkpoint: JobCheckpoint, *, tim
     :param timeout: maximum seconds of an outage.
     """
     find = partial(find_jobs, client, JobKind.parse(checkpoint.kind), checkpoint.reference)
-    return _retry(client, find, timeout=timeout) or []
+    return call_persistently(client, find, timeout=timeout) or []
 
 
 def cancel_duplicates(
@@ -370,7 +371,9 @@ def cancel_superseded(
     kind = JobKind.parse(checkpoint.kind)
     job_id = checkpoint.job_id
     if job_id is None:
-        jobs = _retry(client, partial(find_jobs, client, kind, checkpoint.reference), timeout=timeout, log=log)
+        jobs = call_persistently(
+            client, partial(find_jobs, client, kind, checkpoint.reference), timeout=timeout, log=log
+        )
         if not jobs:
             return
         job_id = jobs[0].id
@@ -395,7 +398,7 @@ def _run(client: OsaiClient, flow: Flow[T]) -> T:
     return run(flow, client.send, client.sleep)
 
 
-def _retry(
+def call_persistently(
     client: OsaiClient,
     attempt: Callable[[], T],
     *,
@@ -403,7 +406,7 @@ def _retry(
     log: Callable[[str], object] = _no_log,
     clock: Callable[[], float] = time.time,
 ) -> T:
-    """Call *attempt*, with the retries of :func:`retry_while_unreachable`."""
+    """Call *attempt*, with the retries of :func:`~airflow_provider_osai.jobs.lifecycle.retry_while_unreachable`."""
 
     def flow() -> Flow[T]:
         yield from ()
@@ -430,7 +433,7 @@ def _find_after_doubt(
         pause = min(max(remaining, 0.0), VISIBILITY_POLL)
         client.sleep(max(pause, doubt.retry_after or 0.0))
         remaining -= VISIBILITY_POLL
-        jobs = _retry(client, partial(find_jobs, client, kind, key), timeout=unreachable_timeout)
+        jobs = call_persistently(client, partial(find_jobs, client, kind, key), timeout=unreachable_timeout)
         if jobs is None:
             msg = (
                 f"{doubt}. It is unknown whether OSAI took the {kind} job, because this OSAI cannot list jobs. It is "
@@ -523,7 +526,9 @@ def _wait_until_visible(
         remaining = min(plan.visibility, plan.visibility - (intent.at - checkpoint.at))
     find = partial(_find_submitted, client, plan, intent, checkpoint)
     if plan.may_have_job(checkpoint):
-        find = partial(_retry, client, find, timeout=plan.unreachable_timeout, log=plan.log, clock=plan.clock)
+        find = partial(
+            call_persistently, client, find, timeout=plan.unreachable_timeout, log=plan.log, clock=plan.clock
+        )
     # Otherwise nothing can be lost yet, and a rejected token fails at once.
     return poll_until_visible(client, find, remaining)
 
@@ -559,7 +564,7 @@ def _cancel_earlier_generations(client: OsaiClient, plan: SubmissionPlan) -> Non
         for failed in range(MAX_FAILED_JOBS):
             key = plan.key(plan.run_of(generation), failed)
             find = partial(find_jobs, client, plan.request.kind, key)
-            jobs = _retry(client, find, timeout=plan.unreachable_timeout)
+            jobs = call_persistently(client, find, timeout=plan.unreachable_timeout)
             if not jobs:
                 break
             for job in jobs:

@@ -33,6 +33,7 @@ from airflow_provider_osai.jobs.batch_poller import MAX_BATCH_SIZE
 from airflow_provider_osai.jobs.flow import run
 from airflow_provider_osai.jobs.lifecycle import NOT_FOUND_GRACE, cancel, get_job, retry_while_unreachable
 from airflow_provider_osai.jobs.submission import (
+    call_persistently,
     cancel_superseded,
     find_jobs,
     first_intent,
@@ -342,12 +343,9 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         if store is not None and can_list:
             # A list that ignores the key, or does not exist after all, could not find a job whose id is not written.
             key = first_intent(self._plan_of(0)).reference
-            flow = retry_while_unreachable(
-                partial(_as_flow, partial(find_jobs, client, self.job_kind, key)),
-                timeout=float(self.unreachable_timeout),
-                log=self.log.warning,
-            )
-            can_list = self._run(client, flow) is not None
+            find = partial(find_jobs, client, self.job_kind, key)
+            timeout = float(self.unreachable_timeout)
+            can_list = call_persistently(client, find, timeout=timeout, log=self.log.warning) is not None
         self._checkpoints = BatchCheckpoints(store, can_list=can_list)
 
     def _plan_of(self, index: int) -> SubmissionPlan:
@@ -640,6 +638,9 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         self._save_cancelled(job_id)
         raise OsaiJobTimeout("the jobs were cancelled", kind=kind, job_id=job_id)
 
+    def _job_text(self, kind: JobKind, job_id: str) -> str:
+        return f"The batch of OSAI {kind} jobs {job_id}"
+
     def _cancel_killed(self, state: str, kind: JobKind, job_id: str, unreachable_timeout: float) -> None:
         """Cancel all jobs that are known and have not ended, several at a time."""
         assert self._client is not None  # noqa: S101 - for the type
@@ -699,12 +700,6 @@ class OsaiJobBatchOperator(OsaiJobOperator):
     def _is_superseded(self, ti: Any) -> bool:
         tries = [entry.try_number for entry in self._checkpoints.known.values() if entry.try_number is not None]
         return bool(tries) and max(tries) > cast("int", ti.try_number)
-
-
-def _as_flow(attempt: Any) -> Any:
-    """Return a flow that calls *attempt*."""
-    yield from ()
-    return attempt()
 
 
 def _number(name: str, value: Any, minimum: float) -> float:

@@ -664,8 +664,12 @@ class OsaiJobOperator(OsaiOperator):
                     self._save_cancelled(job_id)
             self._cancel_killed(state, kind, job_id, unreachable_timeout=float(self.unreachable_timeout))
         else:
-            message = "OSAI %s job %s continues: this process was asked to end, but its task is %s"
-            self.log.warning(message, kind, job_id, state)
+            message = "%s continues: this process was asked to end, but its task is %s"
+            self.log.warning(message, self._job_text(kind, job_id), state)
+
+    def _job_text(self, kind: JobKind, job_id: str) -> str:
+        """Return what a kill is about, for the log."""
+        return f"OSAI {kind} job {job_id}"
 
     def _cancel_killed(self, state: str, kind: JobKind, job_id: str, unreachable_timeout: float) -> None:
         """Cancel the job of a killed task; retry for as long as this process lives."""
