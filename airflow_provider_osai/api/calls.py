@@ -253,8 +253,12 @@ class OsaiApi:
         if self.contract["model.download"].takes("conversionId"):
             fields["conversionId"] = conversion_id
         endpoint = self.contract["model.download"]
-        address = None if endpoint.rules.url is None else partial(file_address, endpoint)
-        call: Call[T] = self._call("model.download", fields, address)
+
+        def read_address(sent: Mapping[str, Any], answer: Any) -> Any:
+            return file_address(endpoint, answer, sent)
+
+        read = None if endpoint.rules.url is None else read_address
+        call: Call[T] = self._call("model.download", fields, read)
         return replace(call, headers={**call.headers, **headers}, consumer=consumer)
 
     def submit_job(self, request: JobRequest, reference: str, webhook_url: str | None = None) -> Call[Job]:
