@@ -205,7 +205,8 @@ class OsaiJobTimeout(OsaiJobError):
 
 
 class OsaiJobStopped(OsaiJobError):
-    """A rule of ``stop_when`` held, such as a NaN loss; cancellation of the job was requested. A retry submits anew.
+    """A rule of ``stop_when`` held, such as a NaN loss; cancellation of the job was requested. A retry submits a new
+    job.
 
     :param message: as for :class:`OsaiJobError`.
     :param reason: the rule that held, and the values that it saw.

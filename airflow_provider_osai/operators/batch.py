@@ -269,7 +269,9 @@ class OsaiJobBatchOperator(OsaiJobOperator):
                 self._prepare(client, context)
                 return self._proceed(context, client, options)
 
-    def execute_complete(self, context: Context, event: Any) -> list[dict[str, Any]]:  # type: ignore[override]
+    def execute_complete(  # type: ignore[override]  # a list in place of a dict
+        self, context: Context, event: Any
+    ) -> list[dict[str, Any]]:
         """Continue after the trigger fired: read all jobs, and submit more or return the results."""
         self._begin(context)
         with fail_without_retry():

@@ -48,7 +48,7 @@ RUNNING_IN_AIRFLOW: Final = frozenset(
 )
 CAPACITY_REASONS: Final = frozenset({"busy", "quota reached", "no credit"})
 MAX_TIME: Final = 1e11
-"""Seconds since the epoch from which a number is no time that can be shown."""
+"""Upper limit of a time in seconds since the epoch: a larger number, or this one, cannot be shown as a date."""
 MAX_EPOCHS: Final = 2_000
 """Maximum points of a curve."""
 
