@@ -52,7 +52,7 @@ class AirflowClient:
         # No proxy: the server is on this machine.
         self._http = httpx.Client(base_url=url, auth=_TokenAuth(url, login), timeout=30.0, trust_env=False)
 
-    def wait_for_dag(self, dag_id: str, timeout: float = 60.0) -> None:
+    def wait_for_dag(self, dag_id: str, timeout: float = 240.0) -> None:
         """Wait until Airflow has parsed the Dag *dag_id*.
 
         :param timeout: seconds; at most 10 s after an import error of any file in the Dag folder.

@@ -88,7 +88,7 @@ class WholeAirflow(AirflowClient):
         parts: Sequence[str] = PARTS,
         database: str | None = None,
         base_path: str = "",
-        timeout: float = 120.0,
+        timeout: float = 240.0,
         grace: float = 15.0,
     ) -> None:
         super().__init__(f"http://127.0.0.1:{_free_port()}{base_path}", Login("admin", secrets.token_urlsafe(12)))
@@ -135,14 +135,17 @@ class WholeAirflow(AirflowClient):
         """Yield every log file written so far."""
         yield from sorted(path for path in self.logs.rglob("*") if path.is_file())
 
-    def part(self, name: str, *command: str, env: Mapping[str, str] | None = None) -> ProcessGroup:
+    def part(
+        self, name: str, *command: str, env: Mapping[str, str] | None = None, executable: str | None = None
+    ) -> ProcessGroup:
         """Return an additional component, for example a second triggerer, which the caller starts and stops.
 
         :param name: name of its log, below ``parts``.
         :param command: arguments of the ``airflow`` command.
         :param env: additional environment variables for this component.
+        :param executable: its Python interpreter, for another version of this package; default: that of the others.
         """
-        arguments = [self._executable, "-P", "-m", "airflow", *command]
+        arguments = [executable or self._executable, "-P", "-m", "airflow", *command]
         return self._process_group(arguments, name, {**self._env(), **(env or {})})
 
     def stop(self) -> None:

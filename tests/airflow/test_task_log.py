@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import importlib
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,6 +16,7 @@ from airflow_provider_osai.sandbox.models import JobFailed
 from tests.airflow.conftest import group, messages
 from tests.conftest import settings_for
 from tests.sandbox.client import Api, shades
+from tests.waiting import until
 
 MODES = pytest.mark.parametrize("mode", ["deferrable", "blocking"])
 
@@ -27,9 +28,9 @@ def polled_each_epoch(monkeypatch):
 
     def wait_for_poll(self, job, epoch, progress):
         on_epoch(self, job, epoch, progress)
-        reads, until = job.reads, time.monotonic() + 10
-        while epoch and job.reads == reads and time.monotonic() < until:
-            time.sleep(0.01)
+        reads = job.reads
+        if epoch:
+            until(lambda: job.reads > reads or job.stopped, pause=0.01)
 
     monkeypatch.setattr(JobRunner, "_on_epoch", wait_for_poll)
 
@@ -91,7 +92,8 @@ def test_the_log_of_a_training_that_reaches_its_time_limit_shows_its_epochs(
         execution_timeout=timedelta(minutes=5),
         deferrable=False,
     )
-    ti.start_date = datetime.now(UTC) - timedelta(minutes=5, seconds=-3)
+    importlib.import_module("sklearn.neural_network")  # which takes longer than the time limit leaves
+    ti.start_date = datetime.now(UTC) - timedelta(minutes=5, seconds=-8)
     with pytest.raises(OsaiJobTimeout):
         task.execute(context)
     summary, _ = group(messages(logged()), "Summary of OSAI training job")

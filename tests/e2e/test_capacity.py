@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from tests.conftest import ROOT
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 DAG = "example_osai_capacity"
@@ -32,10 +33,18 @@ class Watch:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.most = 0
 
+    def live(self) -> list[str]:
+        """Return the ids of the jobs that OSAI runs."""
+        return [job["id"] for job in self._osai.control.record()["jobs"] if job["state"] in ("queued", "running")]
+
+    def end_all(self) -> None:
+        """End the jobs that OSAI runs."""
+        for job_id in self.live():
+            self._osai.control.end(job_id)
+
     def _run(self) -> None:
         while not self._stop.wait(0.1):
-            states = [job["state"] for job in self._osai.control.record()["jobs"]]
-            self.most = max(self.most, sum(state in ("queued", "running") for state in states))
+            self.most = max(self.most, len(self.live()))
 
     def __enter__(self):
         self._thread.start()
@@ -48,17 +57,23 @@ class Watch:
 
 @pytest.fixture
 def run(airflow, osai, images):
-    """Run the example with a pool, and return its run and the most jobs at the same time."""
+    """Run the example with a pool, and return its run and the most jobs at the same time.
 
-    def run(*, include_deferred: bool):
+    No job ends before as many as given run at the same time.
+    """
+
+    def run(at_once: int, *, include_deferred: bool):
         pool = {"name": "osai", "slots": SLOTS, "include_deferred": include_deferred}
         if airflow._http.patch("/api/v2/pools/osai", json=pool).status_code == 404:
             airflow._send("POST", "/api/v2/pools", pool)
-        osai.control.script("training", "seconds", seconds=5)
+        osai.control.script("training", "reads", reads=10**9)
         before = len(osai.control.record()["jobs"])
         with Watch(osai) as watch:
             run_id = airflow.trigger(DAG, {"images": str(images)})
-            assert airflow.wait(DAG, run_id, timeout=240) == "success", airflow.failures(DAG, run_id)
+            until(lambda: watch.most >= at_once)
+            assert airflow.wait(DAG, run_id, on_poll=lambda _: watch.end_all()) == "success", airflow.failures(
+                DAG, run_id
+            )
         return run_id, osai.control.record()["jobs"][before:], watch.most
 
     return run
@@ -66,13 +81,13 @@ def run(airflow, osai, images):
 
 def test_a_pool_with_deferred_tasks_bounds_the_jobs_and_without_them_it_does_not(run, airflow):
     """Five trainings and two slots; the urgent one is among the first two, and all end."""
-    run_id, jobs, most = run(include_deferred=True)
+    run_id, jobs, most = run(SLOTS, include_deferred=True)
     assert [job["state"] for job in jobs] == ["succeeded"] * len(TASKS)
     assert most == SLOTS
     assert any("/train_urgent/" in job["reference"] for job in jobs[:SLOTS])
     tries = {task["task_id"]: task["try_number"] for task in airflow.task_instances(DAG, run_id)}
     assert set(tries.values()) == {1}  # waiting for a slot uses no retry
 
-    _, jobs, most = run(include_deferred=False)
+    _, jobs, most = run(SLOTS + 1, include_deferred=False)
     assert len(jobs) == len(TASKS)
     assert most > SLOTS

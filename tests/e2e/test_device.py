@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
+
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 DAG = """
@@ -28,14 +28,6 @@ with DAG("rents", schedule=None, params={"does": "nothing"}):
 @pytest.fixture(scope="module")
 def airflow(start_airflow):
     return start_airflow({"rents.py": DAG}, wait_for="rents", grace=3)
-
-
-def until(look, wanted):
-    """Look until what is seen is what is wanted."""
-    deadline = time.monotonic() + 60
-    while (seen := look()) != wanted and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert seen == wanted
 
 
 def test_a_device_is_given_back_when_its_test_fails_its_run_is_marked_or_its_rent_or_test_is_cleared(airflow, osai):

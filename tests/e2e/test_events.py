@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import signal
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -13,6 +12,7 @@ from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from airflow_provider_osai.sandbox import Sandbox
 from tests.conftest import AIRFLOW, CANARY, SECRET
 from tests.sandbox.client import png
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 DAG = """
@@ -36,13 +36,6 @@ IMPATIENT = {"AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "6"}
 """Seconds after which a triggerer that fell silent is replaced."""
 
 
-def until(true, what):
-    deadline = time.monotonic() + 90
-    while not true():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.3)
-
-
 class Stage:
     """One Airflow, one OSAI with a dataset, and what comes of its changes."""
 
@@ -57,12 +50,12 @@ class Stage:
         """A triggerer that has looked and knows what it was told, and in the end is killed."""
         with self.airflow.part(name, "triggerer", "--skip-serve-logs") as part:
             if self.has_memory:
-                until(lambda: self.memory() is not None, "there is a memory")
+                until(lambda: self.memory() is not None, what="there is a memory")
             else:
                 self.looked()
             yield
             part.send(signal.SIGKILL)
-            until(lambda: not part.is_running, "the triggerer has ended")
+            until(lambda: not part.is_running, what="the triggerer has ended")
 
     def change(self):
         """Upload an image."""
@@ -74,14 +67,14 @@ class Stage:
 
     def told(self):
         """Wait until all changes have had their run and, where there is a memory, are remembered."""
-        until(lambda: len(self.runs()) >= self.images, f"there are {self.images} runs")
+        until(lambda: len(self.runs()) >= self.images, what=f"there are {self.images} runs")
         if self.has_memory:
-            until(lambda: self.memory() == self.images, "the change is remembered")
+            until(lambda: self.memory() == self.images, what="the change is remembered")
 
     def looked(self, times=4):
         """Wait for so many more looks."""
         wanted = self.count() + times
-        until(lambda: self.count() >= wanted, "the triggerer looks")
+        until(lambda: self.count() >= wanted, what="the triggerer looks")
 
     def count(self):
         return self.osai.control.record()["counts"].get("dataset.find", 0)
@@ -130,7 +123,7 @@ def test_each_change_starts_one_run_also_over_kills_of_the_triggerer(stage):
         stage.told()
         stage.looked(8)
         runs = stage.runs()
-        assert [stage.airflow.wait("on_new_data", run_id, timeout=60) for run_id in runs] == ["success"] * 3
+        assert [stage.airflow.wait("on_new_data", run_id) for run_id in runs] == ["success"] * 3
         assert [stage.airflow.xcom("on_new_data", run_id, "see") for run_id in runs] == [[1], [2], [3]]
     texts = [path.read_text(errors="replace") for path in stage.airflow.all_logs()]
     assert not any(SECRET.search(text) for text in texts)

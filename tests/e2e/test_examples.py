@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 
@@ -15,6 +16,7 @@ from airflow_provider_osai.jobs.idempotency import Bond, Deployment, TaskKey
 from tests.conftest import CANARY, ROOT, settings_for
 from tests.mail_server import MailServer, body
 from tests.sandbox.client import Api, png, shades
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 CHAMPION = "osai://eu/models/digits"
@@ -74,7 +76,7 @@ def runs(airflow, images):
 
 
 def ended(airflow, dag, run_id):
-    assert airflow.wait(dag, run_id, timeout=240) == "success", airflow.failures(dag, run_id)
+    assert airflow.wait(dag, run_id) == "success", airflow.failures(dag, run_id)
 
 
 def states(airflow, dag, run_id):
@@ -85,18 +87,15 @@ def test_a_person_approves_before_a_model_is_promoted(airflow, runs):
     """The gate waits for the yes; nobody is asked before there are figures to see."""
     dag, run_id = "example_osai_approval", runs["example_osai_approval"]
     path = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
-    until = time.monotonic() + 120
-    while (answer := airflow._http.get(path)).status_code != 200:
-        assert time.monotonic() < until, states(airflow, dag, run_id)
-        time.sleep(0.3)
-    assert "accuracy" in answer.json()["body"]
+    until(lambda: airflow._http.get(path).is_success, what=lambda: states(airflow, dag, run_id))
+    assert "accuracy" in airflow._http.get(path).json()["body"]
     assert states(airflow, dag, run_id)["gate"] is None
-    # As a person does. Airflow fails a task that goes on before its scheduler has seen the asking process end.
-    time.sleep(5)
+    # Airflow fails a task that goes on before its scheduler has seen the asking process end.
+    asked = rf"Received executor event with state success .*'{dag}', task_id='approve'"
+    until(lambda: re.search(asked, (airflow.logs / "parts" / "scheduler.log").read_text(errors="replace")), what=asked)
     yes = {"chosen_options": ["Approve"], "params_input": {}}
-    while (answer := airflow._http.patch(path, json=yes)).status_code >= 500:  # SQLite is locked now and then
-        assert time.monotonic() < until, answer.text
-        time.sleep(0.5)
+    # SQLite is locked now and then.
+    answer = until(lambda: (sent := airflow._http.patch(path, json=yes)).status_code < 500 and sent, what="the answer")
     assert answer.status_code == 200, answer.text
     ended(airflow, dag, run_id)
     (event,) = airflow.asset_events("osai://eu/models/approved")
@@ -135,14 +134,6 @@ def test_few_images_are_varied_and_what_was_made_goes_away(airflow, runs):
     assert airflow.xcom(dag, run_id, "delete_varied")["deleted"] is True
 
 
-def until(look, what):
-    deadline = time.monotonic() + 120
-    while not (seen := look()):
-        assert time.monotonic() < deadline, what
-        time.sleep(0.5)
-    return seen
-
-
 def test_new_data_start_a_retraining(airflow, runs, osai, watched):
     """Nobody tells Airflow of them; the triggerer looks."""
     dag = "example_osai_on_new_data"
@@ -152,7 +143,7 @@ def test_new_data_start_a_retraining(airflow, runs, osai, watched):
         upload = api.ok("POST", f"/Datasets/{watched}/StartUploading")["id"]
         assert api.image(watched, upload, png(77)).is_success
         api.ok("POST", f"/Datasets/{watched}/FinishUploading", params={"datasetUploadId": upload})
-    (run_id,) = until(lambda: set(airflow.run_ids(dag)) - before, "a run that new data started")
+    (run_id,) = until(lambda: set(airflow.run_ids(dag)) - before, what="a run that new data started")
     ended(airflow, dag, run_id)
     assert airflow.xcom(dag, run_id, "train_model")["metrics"]["images"] == 10  # the one without a category stays out
 
@@ -170,7 +161,7 @@ def test_the_weekly_model_is_promoted_labels_a_batch_and_is_released(airflow, ru
     assert airflow.xcom(dag, run_id, "predict")["metrics"]["images"] == 60
     assert states(airflow, dag, run_id)["delete_dataset"] == "success"
     dag = "example_osai_edge_release"
-    (run_id,) = until(lambda: airflow.run_ids(dag), "a run that the promotion started")
+    (run_id,) = until(lambda: airflow.run_ids(dag), what="a run that the promotion started")
     ended(airflow, dag, run_id)
     assert airflow.xcom(dag, run_id, "release").startswith(f"{event['model_id']} is released as ")
     assert [rental["state"] for rental in osai.control.rentals()] == ["cancelled"]

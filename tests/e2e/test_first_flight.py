@@ -25,7 +25,7 @@ def airflow(start_airflow, tmp_path_factory):
 def run_id(airflow, images):
     airflow.wait_for_dag(DAG)
     run_id = airflow.trigger(DAG, {"images": str(images)})
-    assert airflow.wait(DAG, run_id, timeout=180) == "success", airflow.failures(DAG, run_id)
+    assert airflow.wait(DAG, run_id) == "success", airflow.failures(DAG, run_id)
     return run_id
 
 

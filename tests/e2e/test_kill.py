@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from airflow_provider_osai.sandbox import Sandbox
 from tests.conftest import AIRFLOW, CANARY, SECRET, settings_for
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 DAG = """
@@ -27,14 +26,6 @@ with DAG("forever", schedule=None, params={"dataset": "none"}):
 def airflow(osai, start_airflow):
     osai.control.script("training", "reads", reads=10**9)
     return start_airflow({"forever.py": DAG}, wait_for="forever", grace=3)
-
-
-def until(look, wanted):
-    """Look until what is seen is what is wanted."""
-    deadline = time.monotonic() + 60
-    while (seen := look()) != wanted and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert seen == wanted
 
 
 @pytest.fixture
@@ -74,7 +65,7 @@ def test_an_airflow_that_stops_and_starts_again_goes_on_with_the_same_job(tmp_pa
     dags.mkdir()
     (dags / "forever.py").write_text(DAG)
     with Sandbox(access_token=CANARY) as osai:
-        osai.control.script("training", "seconds", seconds=40)
+        osai.control.script("training", "reads", reads=10**9)
         connection = {"conn_type": "osai", "password": CANARY, "extra": {"base_url": osai.base_url}}
         with OsaiClient(settings_for(osai.base_url)) as client:
             dataset = client.send(client.calls.create_dataset("d")).id
@@ -83,9 +74,12 @@ def test_an_airflow_that_stops_and_starts_again_goes_on_with_the_same_job(tmp_pa
             airflow.wait_for_dag("forever")
             run_id = airflow.trigger("forever", {"dataset": dataset})
             until(lambda: airflow.task_instances("forever", run_id)[0]["state"], "deferred")
-        assert [job["state"] for job in osai.control.record()["jobs"]] == ["running"]
+            until(lambda: [job["state"] for job in osai.control.record()["jobs"]], ["running"])
+        (job,) = osai.control.record()["jobs"]
+        assert job["state"] == "running"
         with WholeAirflow(dags, **options, grace=3) as airflow:
-            assert airflow.wait("forever", run_id, timeout=120) == "success", airflow.failures("forever", run_id)
+            osai.control.end(job["id"])
+            assert airflow.wait("forever", run_id) == "success", airflow.failures("forever", run_id)
             result = airflow.xcom("forever", run_id, "train")
         assert [(job["id"], job["state"]) for job in osai.control.record()["jobs"]] == [(result["job_id"], "succeeded")]
     texts = [path.read_text(errors="replace") for path in airflow.all_logs()]

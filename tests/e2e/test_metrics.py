@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 from airflow_provider_osai.api.client import OsaiClient
@@ -11,6 +9,7 @@ from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from tests.conftest import AIRFLOW, CANARY, settings_for
 from tests.otlp_server import OtlpServer
 from tests.stats import StatsdServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 DAG = """
@@ -70,14 +69,6 @@ def version(airflow):
     """Airflow's version, as (major, minor)."""
     text = airflow._get("/api/v2/version")["version"]
     return tuple(int(part) for part in text.split(".")[:2])
-
-
-def until(look, wanted):
-    """Look until what is seen is what is wanted."""
-    deadline = time.monotonic() + 120
-    while (seen := look()) != wanted and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert seen == wanted
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from PIL import Image
 
 from airflow_provider_osai.api.client import OsaiClient
 from tests.conftest import settings_for
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 IMAGES = 400
@@ -37,24 +36,23 @@ def test_a_killed_upload_unlocks_and_goes_on(airflow, osai, tmp_path):
     with OsaiClient(settings_for(osai.base_url)) as client:
         dataset = client.send(client.calls.create_dataset("d")).id
 
-        def until(true):
-            deadline = time.monotonic() + 60
-            while not true() and time.monotonic() < deadline:
-                time.sleep(0.1)
-            assert true(), airflow.failures("upload", run_id)
+        def failures():
+            return airflow.failures("upload", run_id)
 
         def sent():
             return osai.control.record()["counts"].get("upload.image", 0)
 
         run_id = airflow.trigger("upload", {"dataset": dataset, "images": str(tmp_path / "images")})
-        until(lambda: sent() >= 50)
+        until(lambda: sent() >= 50, what=failures)
+        osai.control.clear_faults()
+        osai.control.fault("delay", "upload.image", seconds=5, times=10**6)  # so that it cannot end before the kill
         airflow.set_task_state("upload", run_id, "upload", "failed")
-        until(lambda: client.send(client.calls.get_dataset(dataset)).locked is False)
+        until(lambda: client.send(client.calls.get_dataset(dataset)).locked, False, what=failures)
         first = sent()
         assert 50 <= first < IMAGES
         osai.control.clear_faults()
         airflow.clear("upload", run_id)
-        until(lambda: airflow.task_instances("upload", run_id)[0]["state"] == "success")
+        until(lambda: airflow.task_instances("upload", run_id)[0]["state"], "success", what=failures)
         told = airflow.xcom("upload", run_id, "upload")
         assert (told["images"], len(client.send(client.calls.list_images(dataset)))) == (IMAGES, IMAGES)
         assert sent() <= IMAGES + AT_ONCE

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-import time
 
 import httpx
 import pytest
@@ -21,6 +20,7 @@ from airflow_provider_osai.jobs.idempotency import TaskKey
 from airflow_provider_osai.webhooks.address import address
 from airflow_provider_osai.webhooks.token import WebhookToken, seal
 from tests.conftest import AIRFLOW, CANARY, SECRET, settings_for
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 DEPLOYMENT_SECRET = "canary-deployment-secret-1"
@@ -95,14 +95,6 @@ def airflow(osai, tmp_path_factory):
     assert not [text for text in texts if re.search(r"webhook/[\w-]*\.?b3NhaV9kZWZhdWx0\.", text)]  # of osai_default
 
 
-def until(look, wanted, patience=90):
-    """Look until what is seen is what is wanted."""
-    deadline = time.monotonic() + patience
-    while (seen := look()) != wanted and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert seen == wanted
-
-
 def deferred(airflow, osai):
     """Run the Dag whose task waits for a job that does not end by itself; return the run's id and the job."""
     before = {job.id for job in osai.state.jobs.all_jobs()}
@@ -124,7 +116,7 @@ def test_a_job_that_ends_resumes_its_task_and_nothing_is_cancelled(airflow, osai
     run_id, job = deferred(airflow, osai)
     looks = job.reads
     osai.control.end(job.id)
-    assert airflow.wait("one", run_id, timeout=60) == "success", airflow.failures("one", run_id)
+    assert airflow.wait("one", run_id) == "success", airflow.failures("one", run_id)
     assert looks <= 1
     assert f"job {job.id} is succeeded; resumed the task" in server_log(airflow)
     assert osai.control.record()["counts"].get("training.cancel", 0) == 0
@@ -153,7 +145,7 @@ def test_nobody_else_is_let_in(airflow, osai):
     assert httpx.post(address(airflow.url.removesuffix("/team-a"), good)).status_code in (404, 405)
     assert httpx.get(address(airflow.url, good)).status_code == 404
     assert httpx.post(address(airflow.url, good)).status_code in (200, 202)  # an earlier poll may have been faster
-    assert airflow.wait("one", run_id, timeout=60) == "success", airflow.failures("one", run_id)
+    assert airflow.wait("one", run_id) == "success", airflow.failures("one", run_id)
 
 
 def test_a_flood_of_junk_harms_neither_the_server_nor_a_webhook_that_is_meant(airflow, osai):
@@ -178,7 +170,7 @@ def test_a_flood_of_junk_harms_neither_the_server_nor_a_webhook_that_is_meant(ai
             return await answers
 
     assert set(asyncio.run(flood())) == {(404, b"")}
-    assert airflow.wait("one", run_id, timeout=60) == "success", airflow.failures("one", run_id)
+    assert airflow.wait("one", run_id) == "success", airflow.failures("one", run_id)
     after = osai.control.record()["counts"]
     assert after["training.get"] + after.get("training.list", 0) <= 6 + before.get("training.get", 0) + before.get(
         "training.list", 0
@@ -212,7 +204,7 @@ def test_five_hundred_jobs_that_end_in_one_second_resume_each_task_once(airflow,
     until(lambda: sum(records[job].reads > 0 for job in jobs), MANY)  # their triggers run
     for job in jobs:
         osai.control.end(job)
-    until(states, {"scheduled"}, patience=180)
+    until(states, {"scheduled"})
     log = server_log(airflow)
     assert {log.count(f"job {job} is succeeded; resumed the task") for job in jobs} == {1}
     assert osai.control.record()["counts"].get(f"{JobKind.DEVICE_RENTAL}.cancel", 0) == 0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +14,7 @@ import pytest
 from airflow_provider_osai.demo import supervisor
 from airflow_provider_osai.demo.airflow_api import WholeAirflowError
 from airflow_provider_osai.demo.airflow_instance import WholeAirflow
+from tests.waiting import until
 
 TINY = """
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
@@ -57,13 +56,6 @@ def dags(tmp_path: Path) -> Path:
     return folder
 
 
-def _until(true: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < deadline, "did not come true"
-        time.sleep(0.05)
-
-
 @pytest.mark.e2e
 def test_whole_airflow_runs_a_deferring_dag_and_leaves_nothing(dags: Path, tmp_path: Path) -> None:
     """A run defers, resumes and ends, its results and failures can be read, and after the block no process is left."""
@@ -73,7 +65,7 @@ def test_whole_airflow_runs_a_deferring_dag_and_leaves_nothing(dags: Path, tmp_p
         airflow.wait_for_dag("tiny")
         run_id = airflow.trigger("tiny", {"number": 21, "until": datetime.now(UTC).isoformat()}, run_id="first")
         running = airflow.processes
-        assert airflow.wait("tiny", run_id, timeout=120) == "failed"
+        assert airflow.wait("tiny", run_id) == "failed"
         assert airflow.xcom("tiny", run_id, "double") == {"number": 42, "pair": (1, 2)}
         assert "DEFERRED" in airflow.task_log("tiny", run_id, "wait")
         assert "ValueError: this task always fails" in airflow.failures("tiny", run_id)
@@ -105,8 +97,8 @@ def test_keeper_ends_all_descendants_when_the_owner_is_killed(tmp_path: Path) ->
     with owner:
         assert owner.stdout is not None
         leader = psutil.Process(int(owner.stdout.readline()))
-        _until(lambda: len(leader.children(recursive=True)) == 3)
+        until(lambda: len(leader.children(recursive=True)) == 3)
         family = [leader, *leader.children(recursive=True)]
         owner.kill()
-    _until(lambda: not any(process.is_running() for process in family))
+    until(lambda: not any(process.is_running() for process in family))
     assert not folder.exists()

@@ -6,7 +6,6 @@ import http.server
 import io
 import json
 import queue
-import time
 from collections.abc import Iterable
 from typing import Any, Self
 
@@ -14,6 +13,7 @@ import httpx
 from PIL import Image
 
 from airflow_provider_osai.sandbox import Sandbox
+from tests.waiting import until
 
 
 def png(colour: Any = 128, size: tuple[int, int] = (8, 8), mode: str = "L") -> bytes:
@@ -83,13 +83,12 @@ class Api(httpx.Client):
         return self.ended(resource, self.ok("POST", f"/{resource}", json=body)["id"])
 
     def ended(self, resource: str, job_id: str) -> dict[str, Any]:
-        for _ in range(1_500):
-            job: dict[str, Any] = self.ok("GET", f"/{resource}/{job_id}")
-            if job["status"] in ("succeeded", "failed", "cancelled"):
-                return job
-            time.sleep(0.02)
-        msg = f"{resource} {job_id} did not end"
-        raise AssertionError(msg)
+        def job() -> dict[str, Any] | None:
+            seen: dict[str, Any] = self.ok("GET", f"/{resource}/{job_id}")
+            return seen if seen["status"] in ("succeeded", "failed", "cancelled") else None
+
+        ended: dict[str, Any] = until(job, what=f"the end of {resource} {job_id}", pause=0.02)
+        return ended
 
     def train(self, dataset_id: str, **parameters: Any) -> dict[str, Any]:
         return self.run("Trainings", datasetIds=[dataset_id], modelName="m", parameters=parameters)

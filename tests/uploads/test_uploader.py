@@ -23,6 +23,7 @@ from airflow_provider_osai.uploads.checkpoint import UploadCheckpoint
 from airflow_provider_osai.uploads.uploader import Stopped, Uploader
 from tests.conftest import ROOT, settings_for
 from tests.sandbox.client import png
+from tests.waiting import PATIENCE, until
 
 NO_LIST = {"image.list": None}
 
@@ -155,6 +156,7 @@ def test_max_concurrency_images_are_uploaded_concurrently(sandbox, images, monke
     current = 0
     maximum = 0
     lock = threading.Lock()
+    six = threading.Barrier(6)  # the first ones end only together
     add_image = Datasets.add_image
 
     def counted_add_image(*arguments, **details):
@@ -162,7 +164,7 @@ def test_max_concurrency_images_are_uploaded_concurrently(sandbox, images, monke
         with lock:
             current += 1
             maximum = max(current, maximum)
-        time.sleep(0.1)
+        six.wait(PATIENCE)
         try:
             return add_image(*arguments, **details)
         finally:
@@ -300,7 +302,7 @@ class TestLock:
         """No image is uploaded twice."""
         folder = make_images(tmp_path, 200)
         store = InMemoryStore()
-        sandbox.control.fault("delay", "upload.image", seconds=0.05, times=1000)
+        sandbox.control.fault("delay", "upload.image", seconds=3, after=40, times=1000)
         source = open_source(folder)
         scan = scan_source(source, min_images_per_category=0)
         running = uploader(client, dataset, source, scan, store=store)
@@ -317,6 +319,7 @@ class TestLock:
         stopper.join()
         assert not is_locked(client, dataset)
         assert 0 < len(store.keys) < 200
+        sandbox.control.clear_faults()
         summary = upload(client, dataset, folder, store=store)
         assert (summary["images"], set(stored_images(client, dataset).values())) == (200, {1})
 
@@ -352,6 +355,7 @@ import sys
 from pathlib import Path
 from tests.uploads.test_uploader import FileStore, upload
 from tests.conftest import settings_for
+from tests.waiting import PATIENCE, until
 from airflow_provider_osai.api.client import OsaiClient
 with OsaiClient(settings_for(sys.argv[1])) as client:
     upload(client, sys.argv[2], sys.argv[3], store=FileStore(Path(sys.argv[4])))
@@ -384,12 +388,10 @@ def test_a_retry_after_sigkill_repeats_only_the_uploads_in_flight(client, datase
     """The dataset contains each image once and is unlocked."""
     folder = make_images(tmp_path / "images", 400)
     checkpoint = tmp_path / "checkpoint"
-    sandbox.control.fault("delay", "upload.image", seconds=0.02, times=400)
+    sandbox.control.fault("delay", "upload.image", seconds=0.1, times=400)
     arguments = [sys.executable, "-c", KILLED, sandbox.base_url, dataset, str(folder), str(checkpoint)]
     process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while upload_count(sandbox) < 100 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    until(lambda: upload_count(sandbox) >= 100, pause=0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert is_locked(client, dataset)
