@@ -40,7 +40,7 @@ POINTS = (
     "after training.submit",
     "before kept",
     "after kept",
-    "after xcom.job_id",
+    "after xcom.osai_job",
     "before training.get",
     "after training.get",
     "after defer",

@@ -42,7 +42,9 @@ class Osai:
 
     def __init__(self, base_url: str) -> None:
         self.base_url = base_url
-        self._http = httpx.Client(base_url=base_url.removesuffix("/api"), timeout=30.0)
+        # A new connection for each request: the server closes an idle one, maybe just when the next request is sent.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.Client(base_url=base_url.removesuffix("/api"), timeout=30.0, limits=limits)
 
     def post(self, path: str, document: dict[str, Any] | None = None) -> None:
         self._http.post(f"/sandbox/{path}", json=document).raise_for_status()

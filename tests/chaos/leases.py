@@ -132,7 +132,7 @@ def run_rent(case: Case, folder: Path, number: int, die_at: str | None) -> dict:
     tick = ticking(folder, die_at, case.what if die_at else "", on_term)
 
     def operator() -> OsaiRentDeviceOperator:
-        how: dict[str, Any] = {"deferrable": case.deferrable, "poll_interval": 0.02}
+        how: dict[str, Any] = {"deferrable": case.deferrable, "poll_interval": 0.02, "multiple_outputs": True}
         made = OsaiRentDeviceOperator(task_id="task", device="jetson", duration=600, **how)
         made.hook = Hook(tick)
         running.append(made)

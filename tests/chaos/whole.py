@@ -33,6 +33,8 @@ SECONDS = 25.0
 """Seconds of each job."""
 SETTLED = 20.0
 """Maximum seconds from the end of a task to the end of its orphaned job."""
+UNTIL_TOLD = 3600.0
+"""Seconds of jobs that run until the scenario ends them."""
 IMPATIENT = {
     "AIRFLOW__CORE__PARALLELISM": "16",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
@@ -66,9 +68,9 @@ class Run:
         until(there, f"tasks of {self.dag_id} are {state}")
 
     def job_of(self, task_id: str) -> str | None:
-        """Return the id of the job that a task has returned."""
+        """Return the id of the job that a task has submitted."""
         try:
-            return self.stage.airflow.xcom(self.dag_id, self.run_id, task_id, "job_id")
+            return self.stage.airflow.xcom(self.dag_id, self.run_id, task_id, "osai_job")["job_id"]
         except LookupError:
             return None
 
@@ -102,6 +104,10 @@ class Stage:
         """Start a triggerer that can be frozen and killed."""
         with self.airflow.part(name, *TRIGGERER) as part:
             yield part
+
+    def finish(self, job_id: str) -> None:
+        """Let OSAI end a job, as succeeded."""
+        self.server.osai.post(f"jobs/{job_id}/end")
 
     def running(self, count: int) -> None:
         """Wait until this many jobs are running in OSAI."""
@@ -209,19 +215,21 @@ def no_triggerer(stage: Stage) -> list[Counter[str]]:
 def by_hand(stage: Stage, dag_id: str, state: str) -> list[Counter[str]]:
     """A user marks one task failed and one success, clears one, and leaves one alone."""
     with stage.triggerer("only"):
-        run = stage.begin(dag_id, seconds=30)
+        run = stage.begin(dag_id, seconds=UNTIL_TOLD)
         run.until(state)
         stage.running(4)
-        jobs = {task_id: run.job_of(task_id) for task_id in run.tasks()}
+        jobs = told_jobs(run)
         for task_id, word in (("train_0", "failed"), ("train_1", "success")):
             stage.airflow.set_task_state(dag_id, run.run_id, task_id, word)
         stage.airflow.clear(dag_id, run.run_id, "train_2")
         until(lambda: run.job_of("train_2") not in (None, jobs["train_2"]), "the cleared task has a new job")
+        again = run.job_of("train_2")
+        stage.running(2)
+        for job_id in (jobs["train_3"], again):
+            stage.finish(job_id)
         run.end()
-        stage.all_ended()
     states = {job["id"]: job["state"] for job in stage.jobs()}
     tasks = {task_id: task["state"] for task_id, task in run.tasks().items()}
-    again = run.job_of("train_2")
     wanted = {
         "train_0": ("failed", jobs["train_0"], "cancelled"),
         "train_1": ("success", jobs["train_1"], "cancelled"),
@@ -232,11 +240,14 @@ def by_hand(stage: Stage, dag_id: str, state: str) -> list[Counter[str]]:
         Counter(wrong_result=tasks[task_id] != end or states.get(job) != fate)
         for task_id, (end, job, fate) in wanted.items()
     ]
-    found[0] += Counter(
-        doubled=len(states) - 5,
-        left_running=sum(one in LIVE for one in states.values()) + (states[jobs["train_2"]] != "cancelled"),
-    )
+    found[0] += Counter(doubled=len(states) - 5, left_running=states[jobs["train_2"]] != "cancelled")
     return found
+
+
+def told_jobs(run: Run) -> dict[str, str]:
+    """Wait until all tasks have told their jobs, a moment after OSAI runs them; return the ids by task."""
+    until(lambda: all(run.job_of(task_id) for task_id in run.tasks()), "the tasks have told their jobs")
+    return {task_id: run.job_of(task_id) for task_id in run.tasks()}
 
 
 def deferred_by_hand(stage: Stage) -> list[Counter[str]]:
@@ -254,7 +265,7 @@ def killed_workers(stage: Stage) -> list[Counter[str]]:
     run = stage.begin("blocking", seconds=30)
     run.until("running")
     stage.running(4)
-    until(lambda: all(run.job_of(task_id) for task_id in run.tasks()), "the tasks have told their jobs")
+    told_jobs(run)
     for number, (_, task) in enumerate(sorted(run.tasks().items())):
         runner = process_of(stage, task["id"])
         victim = runner if number < 2 else runner.parent()
@@ -344,15 +355,26 @@ def play(name: str, scenario: Callable[[Stage], list[Counter[str]]], stage: Stag
         found = scenario(stage)
     except Exception as error:  # continue with the other scenarios
         found = [Counter(wrong_result=1)]
-        sys.stderr.write(f"{name}: {type(error).__name__}: {error}\n")
+        sys.stdout.write(f"{type(error).__name__}: {error}\n")
     bad = +sum(found, Counter())
     seconds = time.monotonic() - began
     sys.stdout.write(f"{name:<20}{'BAD' if bad else 'ok':>4}{len(found):>5} cases {seconds:6.0f} s\n")
-    sys.stdout.flush()
     if bad:
+        sys.stdout.write(f"  {dict(bad)}; {facts(stage)}\n")
         failures = [stage.airflow.failures(run.dag_id, run.run_id)[-3000:] for run in stage.runs]
-        sys.stderr.write("\n".join([f"{name}: {dict(bad)}, jobs: {stage.jobs()}", *failures, ""]))
+        sys.stderr.write("\n".join([f"{name}: {stage.jobs()}", *failures, ""]))
+    sys.stdout.flush()
     return found
+
+
+def facts(stage: Stage) -> str:
+    """Return what became of the tasks and jobs of a scenario, in one line."""
+    tasks = {
+        f"{run.dag_id}.{task_id}": f"{task['state']}, job {run.job_of(task_id)}"
+        for run in stage.runs
+        for task_id, task in run.tasks().items()
+    }
+    return f"tasks: {tasks}; jobs: { {job['id']: job['state'] for job in stage.jobs()} }"
 
 
 if __name__ == "__main__":
