@@ -291,6 +291,14 @@ class OsaiApi:
         """Cancel a job (assumed, optional)."""
         return self._call(f"{JobKind.parse(kind)}.cancel", {"id": job_id}, None, subject=(job_id,))
 
+    def stop_job(self, kind: JobKind | str, job_id: str) -> Call[None]:
+        """Ask OSAI to end a training early and keep its model (unbound: only where the contract has the operation).
+
+        :raises OsaiContractError: if the contract does not have it.
+        """
+        # Without a subject: a poller would send a poll instead, for several jobs together.
+        return self._call(f"{JobKind.parse(kind)}.stop", {"id": job_id}, None)
+
     def _list_jobs(self, kind: JobKind | str, fields: Mapping[str, Any]) -> Call[list[Job]]:
         kind = JobKind.parse(kind)
         name = f"{kind}.list"

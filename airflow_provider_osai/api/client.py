@@ -518,6 +518,7 @@ class OsaiClient(_Sender):
     list_all_jobs = _blocking(OsaiApi.list_all_jobs)
     find_jobs = _blocking(OsaiApi.find_jobs)
     cancel_job = _blocking(OsaiApi.cancel_job)
+    stop_job = _blocking(OsaiApi.stop_job)
 
     def download_model(
         self,
@@ -627,6 +628,7 @@ class AsyncOsaiClient(_Sender):
     list_all_jobs = _awaiting(OsaiApi.list_all_jobs)
     find_jobs = _awaiting(OsaiApi.find_jobs)
     cancel_job = _awaiting(OsaiApi.cancel_job)
+    stop_job = _awaiting(OsaiApi.stop_job)
 
     async def __aenter__(self) -> Self:
         return self

@@ -61,6 +61,7 @@ __all__ = [
     "RESOURCES",
     "STATE_WORDS",
     "TRACEPARENT",
+    "UNBOUND",
     "Contract",
     "Endpoint",
     "TokenHeader",
@@ -82,11 +83,13 @@ ON_DEMAND: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         **{
             f"{kind}.{operation}": frozenset({TRACEPARENT})
             for kind in JobKind
-            for operation in ("submit", "get", "list", "cancel")
+            for operation in ("submit", "get", "list", "cancel", "stop")
         },
     }
 )
 """Fields that are sent only if a contract gives them a place, by operation."""
+UNBOUND: Final = frozenset({"training.stop", "retraining.stop"})
+"""Operations that no API has unless its contract document says so: they end a training and keep its model."""
 LOCAL_FIELDS: Final = frozenset({"kind", "state"})
 """Fields of the models that are not in any response: the request determines the kind, and the status the state."""
 _DOCS = "docs.onestepai.com/how_to_use_api"
@@ -291,7 +294,7 @@ JOB_REQUESTS: Final[Mapping[JobKind, type[JobRequest]]] = MappingProxyType(
 
 
 def _job_endpoints(kind: JobKind, resource: str) -> tuple[Endpoint, ...]:
-    """Return the five assumed rows of a job kind. ``page`` is the portal's, below the base URL without ``/api``."""
+    """Return the assumed rows of a job kind. ``page`` is the portal's, below the base URL without ``/api``."""
     path = f"/{resource}/{{id}}"
     return (
         Endpoint(f"{kind}.submit", "POST", f"/{resource}", request=JOB_REQUESTS[kind], response_model=Job,
@@ -301,6 +304,8 @@ def _job_endpoints(kind: JobKind, resource: str) -> tuple[Endpoint, ...]:
                  optional=True, idempotent=True),
         Endpoint(f"{kind}.cancel", "POST", f"{path}/Cancel", optional=True, idempotent=True),
         Endpoint(f"{kind}.page", "GET", path.lower(), optional=True, idempotent=True),
+        *((Endpoint(f"{kind}.stop", "POST", f"{path}/Stop", optional=True, idempotent=True),)
+          if f"{kind}.stop" in UNBOUND else ()),
     )  # fmt: skip
 
 
@@ -335,6 +340,11 @@ ENDPOINTS: Final[Mapping[str, Endpoint]] = MappingProxyType({
     )
 })  # fmt: skip
 
+DEFAULT_ENDPOINTS: Final[Mapping[str, Endpoint | None]] = MappingProxyType(
+    {name: None if name in UNBOUND else row for name, row in ENDPOINTS.items()}
+)
+"""The endpoints of an API without a document."""
+
 STATE_WORDS: Final[Mapping[str, JobState]] = MappingProxyType({
     # Assumed. Only unambiguous words: "completed", "finished" and "done" may also mean a failure (the vendor's webhook
     # page uses "completion" for both), so users whose API returns them add them in an override.
@@ -353,7 +363,7 @@ STATE_WORDS: Final[Mapping[str, JobState]] = MappingProxyType({
 class Contract:
     """The endpoint table of one API: the defaults with a user's overrides."""
 
-    endpoints: Mapping[str, Endpoint | None] = field(default_factory=lambda: ENDPOINTS)
+    endpoints: Mapping[str, Endpoint | None] = field(default_factory=lambda: DEFAULT_ENDPOINTS)
     states: Mapping[str, JobState] = field(
         default_factory=lambda: {normalize_word(w): s for w, s in STATE_WORDS.items()}
     )
@@ -366,11 +376,12 @@ class Contract:
         return is_instance_schema(cls)
 
     def __getitem__(self, name: str) -> Endpoint:
-        """Return the endpoint *name*; raise OsaiContractError if it is overridden with null."""
-        endpoint = self.endpoints[name]
+        """Return the endpoint *name*; raise OsaiContractError if the API does not have it."""
+        endpoint = self.endpoints.get(name)
         if endpoint is None:
-            msg = f"{name}: the connection's contract sets this operation to null, so the API does not have it"
-            raise OsaiContractError(msg)
+            is_default = name in UNBOUND or name not in ENDPOINTS
+            why = "does not have this operation" if is_default else "sets this operation to null"
+            raise OsaiContractError(f"{name}: the connection's contract {why}, so the API does not have it")
         return endpoint
 
     def __contains__(self, name: str) -> bool:

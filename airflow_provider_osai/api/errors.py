@@ -10,6 +10,7 @@
     |-- OsaiUnreachable        no usable response: try again later
     |   `-- OsaiBusy              OSAI has no room now: busy, quota reached, no credit
     |-- OsaiDownloadFailed     a file is incomplete or could not be written: try again later
+    |-- OsaiQualityCheckFailed images would spoil a training: correct them (never retried)
     `-- OsaiJobError           an error of one job
         |-- OsaiJobFailed      the job failed: submit it again
         |   |-- OsaiInvalidData   OSAI names the data or arguments as the reason (never retried)
@@ -25,7 +26,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from pydantic import ValidationError
 
@@ -43,6 +44,7 @@ __all__ = [
     "OsaiJobLost",
     "OsaiJobStopped",
     "OsaiJobTimeout",
+    "OsaiQualityCheckFailed",
     "OsaiRequestError",
     "OsaiUnreachable",
     "OsaiUnsupported",
@@ -57,6 +59,8 @@ class OsaiError(Exception):
 
     retryable: ClassVar[bool] = True
     """Whether the same call may succeed later without changes."""
+    may_have_been_processed: bool = False
+    """Whether OSAI may have taken the job although its submission ended with this error."""
 
 
 class OsaiArgumentError(OsaiError, ValueError):
@@ -165,6 +169,20 @@ class OsaiBusy(OsaiUnreachable):
 
 class OsaiDownloadFailed(OsaiError):
     """A file is incomplete, not the announced one, or could not be written. No incomplete file is left."""
+
+
+class OsaiQualityCheckFailed(OsaiError):
+    """The check of the images before an upload found what would spoil a training; nothing was uploaded.
+
+    :param message: what was found, and the remedy.
+    :param summary: the verdict, and how often each finding occurred.
+    """
+
+    retryable = False
+
+    def __init__(self, message: str, summary: Mapping[str, Any] | None = None) -> None:
+        self.summary = summary or {}
+        super().__init__(message)
 
 
 class OsaiJobError(OsaiError):

@@ -71,7 +71,7 @@ class FieldRule(BaseModel):
     :param unit: of a duration (ours is seconds) or of a time (ours is ISO 8601 text).
     :param type: the JSON type of the value on the wire, where it is not that of ours. ``parsed``: our text is JSON, and
         the value is what it says.
-    :param default: the API's value where there is none of ours: it is sent then, and in an answer it counts as none.
+    :param default: the API's value where there is none of ours: it is sent then, and in a response it counts as none.
     :param shape: ``one``: our list has one item, which is sent alone. ``list``: our value is the only item of a list.
         ``csv``: our list is comma-separated text. ``repeat``: the query key is repeated. ``json``: JSON text. An
         object, ``{key: name, value: value}``: our object is a list of pairs. ``pairs``: our object is a list of lists

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from airflow_provider_osai.api.contract import Contract, Endpoint, TokenHeader
+from airflow_provider_osai.api.contract import ENDPOINTS, Contract, Endpoint, TokenHeader
 from airflow_provider_osai.api.contract_document import read_document
 from airflow_provider_osai.api.contract_rules import RESERVED_HEADERS, AuthRule, OperationRules, StatusCase
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError
@@ -66,7 +66,7 @@ def _apply(contract: Contract, document: Mapping[str, Any]) -> Contract:
     by_name = dict(document)
     words = by_name.pop("states", None) or {}
     header = _parse_auth(by_name.pop("auth")) if "auth" in by_name else contract.token_header
-    endpoints = {name: endpoint or _default(name) for name, endpoint in contract.endpoints.items()}
+    endpoints = {name: endpoint or ENDPOINTS[name] for name, endpoint in contract.endpoints.items()}
     absent = {name for name, endpoint in contract.endpoints.items() if endpoint is None}
     keys = {name: _operations(name, endpoints) for name in by_name}
     # From the general to the special: the rules of fewer operations are applied later.
@@ -115,7 +115,7 @@ def _operations(name: str, endpoints: Mapping[str, Any]) -> list[str]:
         each for each in endpoints if each.partition(".")[0] in things and operation in (ALL, each.partition(".")[2])
     ]
     if not found:
-        patterns = [f"{JOBS}.{each}" for each in ("submit", "get", "list", "cancel", "page", ALL)]
+        patterns = [f"{JOBS}.{each}" for each in ("submit", "get", "list", "cancel", "page", "stop", ALL)]
         known = (*endpoints, *patterns, *DOCUMENT_KEYS)
         raise _InvalidOverride(name, f"there is no such operation{_suggestion(name, known)}")
     return found
@@ -185,12 +185,6 @@ def _invalid_rules(name: str, value: Any, error: ValidationError) -> _InvalidOve
     """Return the error for pydantic's findings; it has the allowed keys and the nearest one."""
     location = tuple(str(step) for step in error.errors()[0]["loc"])
     return _InvalidOverride(name, _reason(name, error, OperationRules), location if isinstance(value, Mapping) else ())
-
-
-def _default(operation: str) -> Endpoint:
-    endpoint = Contract().endpoints[operation]
-    assert endpoint is not None  # noqa: S101 - the default table has no null
-    return endpoint
 
 
 def _require_distinct_places(key: str, endpoint: Endpoint, header: TokenHeader) -> None:

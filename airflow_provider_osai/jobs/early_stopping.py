@@ -119,6 +119,7 @@ class EarlyStopping:
         "_warn",
         "_warned",
         "_without_improvement",
+        "keeps_model",
     )
 
     def __init__(self, rules: StopRules, warn: Callable[[str], object] = lambda _: None) -> None:
@@ -137,6 +138,8 @@ class EarlyStopping:
         self._followed = 0
         self._is_left_out = False
         self._without_improvement = 0
+        self.keeps_model = False
+        """Whether the rule that held last leaves a model of use: the training only does not improve any more."""
 
     def missed(self) -> None:
         """Note that a poll failed: the time until the next successful one is an outage, not a lack of progress."""
@@ -240,6 +243,7 @@ class EarlyStopping:
             return None
         if self._without_improvement >= patience:
             best = "no finite value" if self._best is None else f"best {format_figure(self._best)}"
+            self.keeps_model = True
             return f"no improvement of {monitor} for {self._without_improvement} epochs, {best} (patience = {patience})"
         if not self._followed and self._done >= patience:
             self._warn_once(job, "patience", f"OSAI reports no {monitor} in {self._done} epochs")

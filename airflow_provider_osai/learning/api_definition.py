@@ -70,7 +70,9 @@ def _parse(text: bytes) -> Any:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError):
-        raise OsaiContractError("Not an API definition: neither JSON nor YAML") from None
+        raise OsaiContractError(
+            "Not an API definition: neither JSON nor YAML. OpenAPI 3 or Swagger 2 is needed"
+        ) from None
 
 
 def _items(paths: Mapping[Any, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:

@@ -38,7 +38,8 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
                 raise _error(path, "not a file")
             content = file.read(max_bytes + 1) if status.st_size <= max_bytes else None
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-        raise _error(path, getattr(error, "strerror", None) or "not a valid path") from None
+        reason = getattr(error, "strerror", None) or "not a valid path"
+        raise _error(path, f"{reason}. Check the path") from None
     if content is None or len(content) > max_bytes:
         limit = f"{max_bytes // 2**20} MiB" if max_bytes >= 2**20 else f"{max_bytes} bytes"
         raise _error(path, f"larger than {limit}")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from airflow_provider_osai.api.contract import ASSUMED, ENDPOINTS, Contract
+from airflow_provider_osai.api.contract import ASSUMED, ENDPOINTS, UNBOUND, Contract
 from airflow_provider_osai.api.contract_rules import RESERVED_HEADERS
 from airflow_provider_osai.api.evidence import Evidence
 from airflow_provider_osai.api.models import JobKind, JobState
@@ -75,7 +75,7 @@ def learn(recording: Recording, answers: Mapping[str, str] | None = None, eviden
     """Return what a redacted recording shows of the API.
 
     :param answers: of earlier questions, by their ids.
-    :param evidence: what was seen of the living API: status words that no recording shows, and what differed.
+    :param evidence: what was seen of the live API: status words that no recording shows, and what differed.
     """
     calls = trace(recording.exchanges)
     return _Learner(recording, calls, find_roles(calls), answers or {}).learned(evidence)
@@ -220,7 +220,7 @@ class _Learner:
                     row.rules["states"] = dict(own)
 
     def _learn_evidence(self, evidence: Evidence) -> None:
-        """Ask for the words that the living API used and nothing explains, and note what differed there."""
+        """Ask for the words that the live API used and nothing explains, and note what differed there."""
         known = Contract()
         for name, seen in evidence.operations.items():
             for word in seen.words:
@@ -231,11 +231,11 @@ class _Learner:
                 if state in END_STATES:
                     self._out.states.words[word] = state
                 elif key not in {question.id for question in self._seen.questions}:
-                    text = f"What does the status {word!r} mean? {name} of the living API had it."
+                    text = f"What does the status {word!r} mean? {name} of the live API had it."
                     self._seen.questions.append(Question(key, text, END_STATES))
             for problem in seen.problems:
                 detail = " ".join(part for part in (problem.kind, problem.field, problem.seen) if part)
-                self._seen.notes.append(f"The living API's {name}: {detail}")
+                self._seen.notes.append(f"The live API's {name}: {detail}")
 
     def _fill_unseen(self) -> None:
         """Set optional operations that were not seen to ``null``, and derive those that have a twin."""
@@ -244,7 +244,7 @@ class _Learner:
         kinds = [kind.value for kind in JobKind if kind in seen]
         self._derive_cancels(kinds)
         for name, row in ENDPOINTS.items():
-            if name in out.rows or name.endswith(".page"):
+            if name in out.rows or name in UNBOUND or name.endswith(".page"):
                 continue
             kind = name.partition(".")[0]
             if kind in JOBS and kind not in kinds:

@@ -67,6 +67,8 @@ class Handlers:
                 f"{kind}.cancel": partial(self._cancel, kind),
                 f"{kind}.page": partial(self._page, kind),
             }
+        for kind in (JobKind.TRAINING, JobKind.RETRAINING):
+            self._table[f"{kind}.stop"] = partial(self._stop, kind)
 
     def names(self) -> frozenset[str]:
         """Return the names of all endpoints that have a handler."""
@@ -229,6 +231,9 @@ class Handlers:
 
     def _cancel(self, kind: JobKind, fields: Fields) -> None:
         self._state.jobs.cancel(kind, require_text(fields, "id"))
+
+    def _stop(self, kind: JobKind, fields: Fields) -> None:
+        self._state.jobs.finish(kind, require_text(fields, "id"))
 
     def _page(self, kind: JobKind, fields: Fields) -> str:
         with self._state.lock:

@@ -94,7 +94,7 @@ def input_side(paths: Sequence[Path]) -> int:
     return min(MAX_SIDE, largest)
 
 
-def load(paths: Sequence[Path], side: int, on_image: Callable[[], None]) -> Any:
+def load(paths: Sequence[Path], side: int, on_image: Callable[[], object]) -> Any:
     """Return the images as one array (image, row, column, channel) of bytes.
 
     :param on_image: called before each image.

@@ -139,12 +139,17 @@ class JobRunner:
             result["confusionMatrix"] = matrix
         return JobOutcome(message=message, result=result, effect=partial(self._state.save_model, model))
 
-    def _on_epoch(self, job: JobRecord, epoch: dict[str, Any], progress: float) -> None:
+    def _on_epoch(self, job: JobRecord, epoch: dict[str, Any], progress: float) -> bool:
+        """Record an epoch; return whether to end the training.
+
+        :raises JobCancelled: if the job was cancelled.
+        """
         job.raise_if_cancelled()
         if epoch:
             with self._state.lock:
                 job.history.append(epoch)
                 job.progress = progress
+        return job.finishing
 
     def _convert(self, job: JobRecord, *, simulated: bool) -> JobOutcome:
         request = cast("ConversionRequest", job.request)
@@ -183,9 +188,10 @@ class JobRunner:
             paths = [image.path for image, _ in selected]
             probabilities = model.classifier.probabilities(paths, job.raise_if_cancelled)
             predictions = model.classifier.most_likely(probabilities)
-            # Measured on the user's categories only, not on labels of earlier predictions.
+            # Measured on the user's categories only, not on labels of earlier predictions; and not at all if the model
+            # knows none of them, as after an upload without categories.
             annotated = [index for index, (image, _) in enumerate(selected) if image.category_id]
-            if annotated:
+            if {selected[index][1] for index in annotated} & set(model.classifier.categories):
                 truth = [str(selected[index][1]) for index in annotated]
                 evaluation = training.measure(truth, probabilities[annotated], model.classifier.categories)
                 metrics |= evaluation.metrics

@@ -148,6 +148,21 @@ class Jobs:
                     self._store.save(job)
             return job
 
+    def finish(self, kind: JobKind, job_id: str) -> JobRecord:
+        """End a training early, with the model so far: after its first or next epoch, or at once if it is scripted.
+
+        Idempotent.
+        """
+        with self._lock:
+            job = self.get(kind, job_id)
+            if not job.is_terminal:
+                job.finishing = True
+                if job.is_worked_on:
+                    self._store.save(job)
+                else:
+                    self._end(job, self._simulated_outcome(job))
+            return job
+
     def end(self, job_id: str) -> JobRecord:
         """End a job now, with the outcome of its script.
 

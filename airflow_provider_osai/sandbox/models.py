@@ -156,7 +156,8 @@ class JobOutcome:
 
 @dataclass(slots=True, eq=False)
 class JobRecord:
-    """One job. ``stopped`` is set when it is cancelled, and checked by a running job.
+    """One job. ``stopped`` is set when it is cancelled, and checked by a running job. ``finishing`` is set when a
+    training is to end after its next epoch, with the model so far.
 
     ``simulated`` is set if its result, or a part of it, is not real; ``invalid_data`` if it failed because of its data.
     """
@@ -177,6 +178,7 @@ class JobRecord:
     history: list[dict[str, Any]] = field(default_factory=list)
     reads: int = 0
     stopped: bool = False
+    finishing: bool = False
     simulated: bool = False
     invalid_data: bool = False
 

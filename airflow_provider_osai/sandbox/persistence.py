@@ -94,6 +94,8 @@ class FolderStore(Store):
             self._path.touch(mode=0o600)
             self._db = sqlite3.connect(self._path, timeout=LOCK_TIMEOUT, isolation_level=None, check_same_thread=False)
         except (OSError, sqlite3.Error) as error:
+            if isinstance(error, FileExistsError) and not Path(folder).is_dir():
+                raise FolderError(f"{folder} is a file; choose a folder, or a new name") from None
             reason = getattr(error, "strerror", None) or str(error)
             raise FolderError(f"Cannot use {folder} as the sandbox's folder: {reason}") from error
         try:

@@ -25,8 +25,9 @@ OPSET = 18
 PIXELS = "pixels"
 """Name of the input of scikit-learn's part of a converted model."""
 
-OnEpoch = Callable[[dict[str, Any], float], None]
-"""Called with an epoch's line of the history (empty before training) and the progress from 0 to 1."""
+OnEpoch = Callable[[dict[str, Any], float], bool]
+"""Called with an epoch's line of the history (empty before training) and the progress from 0 to 1. Returns whether to
+end the training; before its first epoch the result does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +138,9 @@ def train(
     truth = np.asarray(names)
     learn, held = _split(truth, settings.seed)
     model = Classifier(_pipeline(rows[learn], settings, base), side, colour, settings)
-    _fit(model, (rows[learn], truth[learn]), (rows[held], truth[held]), on_epoch, base)
+    epochs = _fit(model, (rows[learn], truth[learn]), (rows[held], truth[held]), on_epoch, base)
     evaluation = measure(truth[held], model.pipeline.predict_proba(rows[held]), model.categories)
-    counts = {"images": len(names), "held_out": len(held), "categories": len(set(names)), "epochs": settings.epochs}
+    counts = {"images": len(names), "held_out": len(held), "categories": len(set(names)), "epochs": epochs}
     return model, replace(evaluation, metrics={**evaluation.metrics, **counts})
 
 
@@ -187,7 +188,8 @@ def _pipeline(rows: Any, settings: Settings, base: Classifier | None) -> Any:
     return Pipeline([("scale", StandardScaler().fit(rows)), ("classify", network)])
 
 
-def _fit(model: Classifier, learn: Any, held: Any, on_epoch: OnEpoch, base: Classifier | None) -> None:
+def _fit(model: Classifier, learn: Any, held: Any, on_epoch: OnEpoch, base: Classifier | None) -> int:
+    """Train, and return the number of epochs."""
     import numpy as np  # heavy
     from sklearn.metrics import log_loss  # heavy
 
@@ -206,7 +208,9 @@ def _fit(model: Classifier, learn: Any, held: Any, on_epoch: OnEpoch, base: Clas
             "valLoss": round(float(log_loss(held[1], probabilities, labels=classes)), 5),
             "valAccuracy": round(float((classes[probabilities.argmax(axis=1)] == held[1]).mean()), 5),
         }
-        on_epoch(line, epoch / model.settings.epochs)
+        if on_epoch(line, epoch / model.settings.epochs):
+            return epoch
+    return model.settings.epochs
 
 
 def measure(truth: Sequence[str], probabilities: Any, categories: Sequence[str]) -> Evaluation:
@@ -241,7 +245,7 @@ def to_onnx(model: Classifier) -> bytes:
     """Return the model as ONNX, including the preprocessing: it accepts decoded images of any size.
 
     Input ``images``: uint8, image x row x column x 3 (RGB, 0-255); all images of a batch have the same size. Outputs:
-    ``output_label``, the category name of each image, and ``output_probability``, the probability of each category in
+    ``label``, the category name of each image, and ``probabilities``, the probability of each category in
     the order of ``labels`` in the metadata, which docs/models.md describes.
     """
     from skl2onnx import convert_sklearn  # heavy

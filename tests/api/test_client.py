@@ -15,7 +15,7 @@ import respx
 
 from airflow_provider_osai.api.calls import FilePart, OsaiApi
 from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
-from airflow_provider_osai.api.contract import ENDPOINTS
+from airflow_provider_osai.api.contract import ENDPOINTS, UNBOUND, Contract
 from airflow_provider_osai.api.errors import (
     OsaiArgumentError,
     OsaiAuthError,
@@ -24,7 +24,8 @@ from airflow_provider_osai.api.errors import (
     OsaiUnreachable,
 )
 from airflow_provider_osai.api.models import JobKind, JobState
-from airflow_provider_osai.api.requests import ConversionRequest
+from airflow_provider_osai.api.overrides import apply_overrides
+from airflow_provider_osai.api.requests import ConversionRequest, TrainingRequest
 from tests.conftest import settings_for
 
 BASE = "https://osai.example.com/api"
@@ -238,16 +239,17 @@ class TestVerbs:
 
     def test_every_operation_of_the_contract_has_a_call(self):
         """But the sign-in, which happens by itself, and the page, which is a link for people."""
-        values = {"kind": "conversion", "request": ConversionRequest(model_id="m", target="t"), "job_ids": ["7"]}
+        request = TrainingRequest(dataset_ids=["1"], model_name="m")
+        values = {"kind": "training", "request": request, "job_ids": ["7"]}
         values |= {"image": FilePart("a.png", io.BytesIO), "headers": {}, "consumer": bytes}
-        api, called = OsaiApi(), set()
+        api, called = OsaiApi(apply_overrides(Contract(), {name: {} for name in UNBOUND})), set()
         for name in self.names(OsaiClient):
             call = getattr(api, name)
             needed = [one for one in inspect.signature(call).parameters.values() if one.default is one.empty]
             called.add(call(**{one.name: values.get(one.name, "1") for one in needed}).name)
-        kinds = {f"{kind}." for kind in JobKind if kind is not JobKind.CONVERSION}
+        kinds = {f"{kind}." for kind in JobKind if kind is not JobKind.TRAINING}
         rows = {name for name in ENDPOINTS if not name.startswith(tuple(kinds))}
-        assert called == rows - {"auth.sign_in", "conversion.page"}
+        assert called == rows - {"auth.sign_in", "training.page"}
 
     @pytest.mark.parametrize("kind", [JobKind.TRAINING, "training", " Training "])
     def test_a_job_is_read_by_its_kind_and_id(self, client, kind):

@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_osai.api.contract import ASSUMED, ENDPOINTS, RESOURCES, STATE_WORDS, Contract
+from airflow_provider_osai.api.calls import OsaiApi
+from airflow_provider_osai.api.contract import ASSUMED, ENDPOINTS, RESOURCES, STATE_WORDS, UNBOUND, Contract
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError
 from airflow_provider_osai.api.models import JobKind, JobState
+from airflow_provider_osai.api.overrides import apply_overrides
 
 DOCUMENTED = {
     "auth.sign_in": ("POST", "/Users/SignIn"),
@@ -32,9 +34,36 @@ def test_each_job_kind_has_five_operations():
 
 
 def test_requests_that_create_something_are_not_idempotent():
-    """Of the POST requests, only the sign-in, finishing an upload and cancelling are."""
+    """Of the POST requests, only the sign-in, finishing an upload, cancelling and stopping are."""
     posts = {name for name, row in ENDPOINTS.items() if row.method == "POST" and row.idempotent}
-    assert posts == {"auth.sign_in", "upload.finish", *(f"{kind}.cancel" for kind in JobKind)}
+    assert posts == {"auth.sign_in", "upload.finish", *UNBOUND, *(f"{kind}.cancel" for kind in JobKind)}
+
+
+class TestUnbound:
+    """Operations that are not even assumed."""
+
+    def test_the_default_has_none_of_them(self):
+        assert {name for name in ENDPOINTS if name not in Contract()} == UNBOUND
+        with pytest.raises(OsaiContractError, match="training.stop: the connection's contract does not have this"):
+            Contract()["training.stop"]
+        with pytest.raises(OsaiContractError, match="conversion.stop"):
+            OsaiApi().stop_job("conversion", "7")
+
+    @pytest.mark.parametrize("key", ["*", "training.*", "job.*", "job.stop"])
+    def test_a_key_for_several_operations_does_not_bind_one(self, key):
+        contract = apply_overrides(Contract(), {key: {"headers": {"X-Team": "vision"}}})
+        assert UNBOUND.isdisjoint(name for name in ENDPOINTS if name in contract)
+
+    @pytest.mark.parametrize(
+        ("rules", "path"), [({}, "/Trainings/{id}/Stop"), ({"path": "/Jobs/{id}/Finish"}, "/Jobs/{id}/Finish")], ids=str
+    )
+    def test_its_own_key_does(self, rules, path):
+        contract = apply_overrides(Contract(), {"training.stop": rules})
+        assert (contract["training.stop"].method, contract["training.stop"].path) == ("POST", path)
+        assert "retraining.stop" not in contract
+
+    def test_null_leaves_it_unbound(self):
+        assert "training.stop" not in apply_overrides(Contract(), {"training.stop": None})
 
 
 @pytest.mark.parametrize("word", ["Succeeded", "SUCCEEDED", "suc_ceeded", "suc ceeded", "Suc-Ceeded"])

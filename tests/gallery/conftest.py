@@ -81,7 +81,7 @@ class CrashingTaskInstance(FakeTaskInstance):
     """Crashes as soon as the job is submitted, and its id stored if there is a store."""
 
     def xcom_push(self, key: str, value: Any) -> None:
-        if key == "job_id":
+        if key == "osai_job":
             raise Crash
         super().xcom_push(key, value)
 

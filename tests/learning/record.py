@@ -32,6 +32,8 @@ from tests.learning.styles import CANARIES, STYLES, Style, load
 __all__ = ["drive", "launch", "main", "portal"]
 
 EPOCHS = 5
+ENDLESS = 1000
+"""Epochs of a training that is cancelled."""
 EPOCH_SECONDS = 0.5
 """Seconds that an epoch of a training takes, so that the page sees some of them."""
 POLL = 400
@@ -183,7 +185,7 @@ def drive(page: Page, sandbox: Sandbox, style: Style, story: str) -> None:
         page.select_option("#upload select", category)
         page.set_input_files("#upload [type=file]", pictures(category, number))
         submit(page, "upload", f"{3 * (number + 1)} images")
-    page.fill("#training [name=epochs]", str(EPOCHS))
+    page.fill("#training [name=epochs]", str(ENDLESS if story == "cancel" else EPOCHS))
     {"success": success, "failure": failure, "cancel": cancel}[story](page)
     expect(page.locator("#error")).to_be_empty()
 
@@ -206,19 +208,24 @@ def failure(page: Page) -> None:
 def cancel(page: Page) -> None:
     """Cancel a training that runs, then rent a device and release it."""
     page.click("#training button:text('Train')")
-    expect(page.locator("#training output")).to_contain_text("running")
+    shows(page, "training", "running")
     page.wait_for_timeout(2 * POLL)
     page.click("#training [name=cancel]")
-    expect(page.locator("#training output")).to_contain_text("cancelled")
+    shows(page, "training", "cancelled")
     page.click("#device_rental button:text('Rent')")
-    expect(page.locator("#device_rental output")).to_contain_text("running")
+    shows(page, "device_rental", "running")
     page.click("#device_rental [name=cancel]")
-    expect(page.locator("#device_rental output")).to_contain_text("cancelled")
+    shows(page, "device_rental", "cancelled")
 
 
 def submit(page: Page, form: str, expected: str) -> None:
     """Submit a form, and wait for what it says in the end."""
     page.click(f"#{form} button:not([type=button])")
+    shows(page, form, expected)
+
+
+def shows(page: Page, form: str, expected: str) -> None:
+    """Wait for what a form says."""
     expect(page.locator(f"#{form} output")).to_contain_text(expected, timeout=60_000)
 
 

@@ -67,7 +67,7 @@ def test_missing_bodies_are_counted(folder, capfd):
 
 def test_recording_of_the_page_alone_is_refused(folder, capfd):
     told = learn(folder, lambda entry: entry if "/portal" in entry["request"]["url"] else None, capfd)
-    assert told.startswith("The recording has no request of an API")
+    assert told.startswith("osai-airflow contract learn: The recording has no request of an API")
     assert is_in_troubleshooting("The recording has no request of an API")
     assert not (folder / "osai.yaml").exists()
 

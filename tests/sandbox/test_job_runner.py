@@ -11,12 +11,15 @@ import httpx
 import pytest
 from PIL import Image
 
+from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.manipulation import ManipulationRequest, Resize
+from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.api.requests import ConversionRequest, PredictionRequest, RetrainingRequest
+from airflow_provider_osai.sandbox import Sandbox
 from airflow_provider_osai.sandbox.job_runner import JobRunner
 from airflow_provider_osai.sandbox.models import JobRecord
 from airflow_provider_osai.sandbox.scenarios import Script
-from tests.sandbox.client import png, shades
+from tests.sandbox.client import Api, png, shades
 
 
 def test_training_reports_model_metrics_and_history(trained):
@@ -82,6 +85,22 @@ def test_training_merges_categories_of_several_datasets_by_name(api):
     ids = [api.dataset(images), api.dataset(images), api.dataset({"mid": [png(120 + i) for i in range(4)]})]
     job = api.run("Trainings", datasetIds=ids, modelName="m", parameters={"epochs": 1})
     assert job["result"]["metrics"] | {"images": 20, "categories": 3} == job["result"]["metrics"]
+
+
+def test_a_training_that_is_stopped_keeps_the_model_of_its_epochs(trained):
+    """Where the contract has the operation; by default there is no such path."""
+    epochs = 10_000
+    assert trained.post(f"/Trainings/{trained.training['id']}/Stop").status_code == 404
+    with Sandbox(contract=apply_overrides(Contract(), {"training.stop": {}})) as sandbox, Api(sandbox) as api:
+        body = {"datasetIds": [api.dataset(shades(8))], "modelName": "m", "parameters": {"epochs": epochs}}
+        job_id = api.ok("POST", "/Trainings", json=body)["id"]
+        for _ in range(2):  # a repeated request is no error
+            assert api.post(f"/Trainings/{job_id}/Stop").is_success
+        job = api.ended("Trainings", job_id)
+        assert job["status"] == "succeeded"
+        metrics = job["result"]["metrics"]
+        assert len(job["history"]) == metrics["epochs"] < epochs
+        assert api.ok("GET", f"/Models/{job['result']['modelId']}")["metrics"] == metrics
 
 
 def test_training_lists_ignored_parameters(api):
