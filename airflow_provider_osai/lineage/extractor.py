@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.openlineage.extractors import OperatorLineage
 from openlineage.client.facet_v2 import dataset_version_dataset
 
-from airflow_provider_osai.api.models import JobKind
+from airflow_provider_osai.api.models import JobKind, JobState
 from airflow_provider_osai.lineage.facets import OsaiJobRunFacet, OsaiMetricsDatasetFacet
 from airflow_provider_osai.lineage.naming import namespace_from, to_dataset
 from airflow_provider_osai.links.portal import OsaiPortalLink
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from airflow_provider_osai.api.requests import JobRequest
     from airflow_provider_osai.api.settings import OsaiSettings
 
-__all__ = ["extract_lineage"]
+__all__ = ["extract_batch_lineage", "extract_lineage"]
 
 OUTPUTS: Final[Mapping[JobKind, tuple[str, str]]] = {
     JobKind.TRAINING: ("model_id", "models"),
@@ -51,6 +51,27 @@ def extract_lineage(
         inputs=[to_dataset(namespace, group, id_, version if group == "datasets" else None) for group, id_ in inputs],
         outputs=_outputs(namespace, kind, result) if result else [],
         run_facets={"osai_job": facet},
+    )
+
+
+def extract_batch_lineage(
+    kind: JobKind, requests: Iterable[JobRequest], settings: OsaiSettings, results: Iterable[Mapping[str, Any]]
+) -> OperatorLineage[Any, Any]:
+    """Return the lineage of a batch: the inputs of all jobs, and the outputs of those that succeeded.
+
+    :param kind: the kind of the jobs.
+    :param requests: the requests of the jobs.
+    :param settings: the connection's settings, for the namespace.
+    :param results: the results of the jobs that have ended.
+    """
+    namespace = namespace_from(settings)
+    inputs = dict.fromkeys(each for request in requests for each in _inputs(request))
+    succeeded = [result for result in results if result["state"] == JobState.SUCCEEDED]
+    outputs = [output for result in succeeded for output in _outputs(namespace, kind, result)]
+    return OperatorLineage(
+        inputs=[to_dataset(namespace, group, id_) for group, id_ in inputs],
+        outputs=list({output.name: output for output in outputs}.values()),
+        run_facets={"osai_job": OsaiJobRunFacet(kind=kind.value, job_id=None, state=None, portal_url=None)},
     )
 
 
