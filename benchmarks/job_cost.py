@@ -135,8 +135,9 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "15",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "5",
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "5",
+    "PYTHONDONTWRITEBYTECODE": "",
 }
-"""The intervals are Airflow's defaults; the demo's Airflow has shorter ones."""
+"""The intervals are Airflow's defaults; the demo's Airflow has shorter ones. Bytecode is cached, as on any worker."""
 QUIET = 3.0
 """Seconds for which Airflow has run no task before CPU times are read."""
 REQUEST = re.compile(r"request finished.*?\bmethod=(\w+) path=/execution/(\S+)")

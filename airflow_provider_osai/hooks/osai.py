@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
 from airflow.providers.common.compat.sdk import BaseHook, mask_secret
-from asgiref.sync import sync_to_async
 
 from airflow_provider_osai.api.client import AsyncOsaiClient, OsaiClient
 from airflow_provider_osai.api.contract_document import is_path
@@ -16,6 +15,7 @@ from airflow_provider_osai.api.error_mapping import tls_error_message
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiAuthError, OsaiError, OsaiUnreachable
 from airflow_provider_osai.api.misfits import observe_misfits
 from airflow_provider_osai.api.settings import REGIONS, OsaiSettings, unknown_extras
+from airflow_provider_osai.hooks.background_tasks import in_airflow_thread
 from airflow_provider_osai.hooks.form import field_behaviour, form_widgets
 from airflow_provider_osai.observability import metrics, tracing
 
@@ -188,6 +188,4 @@ class OsaiHook(BaseHook):
 
 
 async def _mask_in_thread(secret: str) -> None:
-    # Airflow sends the secret to its supervisor with a blocking call. Before Airflow 3.3, that call must run in an
-    # asgiref thread: in any other it would read the responses to the triggerer's own calls and crash the triggerer.
-    await sync_to_async(mask_secret)(secret)
+    await in_airflow_thread(mask_secret, secret)

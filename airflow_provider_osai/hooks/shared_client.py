@@ -139,7 +139,7 @@ async def acquire_with_retries(
                     until - started,
                     _safe_message(error),
                 )
-        backoff = min(2.0**attempts, MAX_BACKOFF) * (0.5 + random.random() / 2)  # jitter
+        backoff = min(2.0 ** min(attempts, 10), MAX_BACKOFF) * (0.5 + random.random() / 2)  # jitter
         await asyncio.sleep(min(backoff, max(0.0, until - time.time()) + 0.1))
         attempts += 1
 

@@ -52,15 +52,19 @@ class BatchCheckpoints:
         jobs of earlier tries are found by OSAI's list alone.
     :param can_list: whether OSAI can list jobs by their idempotency key. Without that, each intent and each id is
         written at once, since a job whose id is not known could not be found.
+    :param is_first_try: whether no other try may have submitted a job. An earlier one may have run before an upgrade
+        to Airflow 3.3, and have stored nothing.
     """
 
-    def __init__(self, store: ValueStore | None, *, can_list: bool = True) -> None:
+    def __init__(self, store: ValueStore | None, *, can_list: bool = True, is_first_try: bool = True) -> None:
         self._store = store
         self._can_list = can_list
+        self._is_first_try = is_first_try
         self._values = 0
         self._entries: dict[int, JobCheckpoint] = {}
         self._prepared: dict[int, str] = {}
         self._unwritten: set[int] = set()
+        self._is_given_up = False
         self.remembers = store is not None
         if store is not None:
             self._read(store)
@@ -68,6 +72,7 @@ class BatchCheckpoints:
     def _read(self, store: ValueStore) -> None:
         count = store.get(KEY)
         if count is None:
+            self.remembers = self._is_first_try
             return
         self._values = count if type(count) is int else 0
         self.remembers = type(count) is int
@@ -107,6 +112,15 @@ class BatchCheckpoints:
         if self._unwritten:
             self._write(self._unwritten)
 
+    def give_up(self) -> None:
+        """Mark all jobs as cancelled, also those that this process is submitting: no later try reconnects to them."""
+        self._is_given_up = True  # first, since the submission goes on in another thread
+        self._prepared = {}
+        for index in self.known:
+            self._entries[index] = _cancelled(self._entries[index])
+        self._unwritten |= self._entries.keys()
+        self.flush()
+
     def read(self, index: int) -> JobCheckpoint | None:
         """Return a job's checkpoint; ``None`` for one that this process has only prepared."""
         return None if index in self._prepared else self._entries.get(index)
@@ -114,7 +128,7 @@ class BatchCheckpoints:
     def write(self, index: int, entry: JobCheckpoint) -> None:
         """Replace a job's checkpoint. An intent is persisted when this returns, an id soon."""
         is_prepared = self._prepared.pop(index, None) == entry.reference and entry.job_id is None and not entry.void
-        self._entries[index] = entry
+        self._entries[index] = _cancelled(entry) if self._is_given_up else entry
         if is_prepared:
             return
         self._unwritten.add(index)
@@ -125,14 +139,14 @@ class BatchCheckpoints:
     def _write(self, indexes: Iterable[int]) -> None:
         if self._store is None:
             return
-        numbers = {index // JOBS_PER_VALUE for index in indexes}
+        numbers = {index // JOBS_PER_VALUE for index in tuple(indexes)}  # a kill writes in another thread
         count = max({self._values, *(number + 1 for number in numbers)})
         for number in sorted(numbers | set(range(self._values, count))):
             self._store.set(f"{KEY}_{number}", self._value(number))
         if count > self._values:  # last, so that each value that is counted exists
             self._store.set(KEY, count)
             self._values = count
-        self._unwritten.clear()
+        self._unwritten = {index for index in self._unwritten if index // JOBS_PER_VALUE not in numbers}
 
     def _value(self, number: int) -> dict[str, Any]:
         """Return a value: the fields that are equal for all its jobs once, the others for each job."""
@@ -151,6 +165,10 @@ class BatchCheckpoints:
             for index, document in documents.items()
         }
         return {**common, "jobs": jobs}
+
+
+def _cancelled(entry: JobCheckpoint) -> JobCheckpoint:
+    return entry.model_copy(update={"cancelled": True})
 
 
 class _BatchedCheckpoint:

@@ -36,6 +36,7 @@ from airflow_provider_osai.jobs.polling import PollSchedule
 
 __all__ = [
     "WaitOptions",
+    "backoff",
     "cancel",
     "end_at_deadline",
     "get_job",
@@ -53,10 +54,17 @@ AUTH_TIMEOUT: Final = 600.0
 """Maximum seconds for which a rejected access token is retried, in case it is being replaced."""
 NOT_FOUND_GRACE: Final = 60.0
 """Seconds for which a 404 means that the job is not visible yet."""
+STOP_TIMEOUT: Final = 600.0
+"""Maximum seconds between the request to stop a training, which keeps its model, and its end."""
 END_POLLS: Final = 10
 """Polls, a second apart, for the end of a job that was cancelled at its deadline."""
 
 T = TypeVar("T")
+
+
+def backoff(tries: int) -> float:
+    """Return the seconds to wait after so many failed tries: 1, 2, 4 and so on, at most :data:`MAX_RETRY_DELAY`."""
+    return min(2.0 ** min(tries, 10), MAX_RETRY_DELAY)  # an outage of a day has more tries than a float has powers
 
 
 def retry_while_unreachable(
@@ -91,7 +99,7 @@ def retry_while_unreachable(
                 raise
             if tries == 0:
                 log(f"{error}. Retrying for up to {limit:.0f} s")
-            pause = max(min(2.0**tries, MAX_RETRY_DELAY), getattr(error, "retry_after", None) or 0.0)
+            pause = max(backoff(tries), getattr(error, "retry_after", None) or 0.0)
             tries += 1
         pause = min(pause * (0.5 + random_factor() / 2), left + 0.1)
         slept += pause
@@ -163,7 +171,9 @@ def wait(calls: OsaiApi, kind: JobKind, job_id: str, watch: WaitOptions) -> Flow
     """Poll the job until it has ended, successfully or not, or until its device is ready; return it.
 
     :raises OsaiJobTimeout: at the deadline; the caller decides whether to cancel the job.
-    :raises OsaiJobStopped: if one of the ``stop_rules`` holds; the caller cancels the job.
+    :raises OsaiJobStopped: if one of the ``stop_rules`` holds; the caller cancels the job, if it has not ended. Where
+        the contract has an operation that ends a training and keeps its model, and the model is of use, the wait
+        requests that first, and returns the job if it succeeds.
     :raises OsaiJobLost: if no poll succeeded for ``unreachable_timeout``, OSAI did not know the job for longer than a
         minute, or rejected the access token for ten minutes. The job was not cancelled.
     """
@@ -198,11 +208,39 @@ def wait(calls: OsaiApi, kind: JobKind, job_id: str, watch: WaitOptions) -> Flow
         if job is not None:
             watch.on_poll(job, pause)
             if stopping and (reason := stopping.check(job, now, pause)):
+                if stopping.keeps_model and f"{kind}.stop" in calls.contract:
+                    return (yield from _stop(calls, job, watch, reason))
                 raise OsaiJobStopped(reason, kind=kind, job_id=job_id, reason=reason)
             if stopping:
                 call = replace(call, subject=()) if stopping.needs_single_poll(job) else batched_call
         job = None  # thousands of flows sleep at the same time: do not hold what the next poll replaces
         yield Sleep(pause, tolerance)
+
+
+def _stop(calls: OsaiApi, job: Job, watch: WaitOptions, reason: str) -> Flow[Job]:
+    """Request the end of a training that keeps its model; return the job as it ended.
+
+    :raises OsaiJobStopped: if the request failed, the job was cancelled, or it has not ended in time.
+    :raises OsaiJobLost: as :func:`wait`.
+    """
+    kind, job_id, name = job.kind, job.id, f"OSAI {job.kind} job {sanitize_server_text(job.id, 100)}"
+    stopped = OsaiJobStopped(reason, kind=kind, job_id=job_id, reason=reason)
+    limit = watch.clock() + STOP_TIMEOUT
+    deadline = limit if watch.deadline is None else min(limit, watch.deadline)
+    try:
+        yield calls.stop_job(kind, job_id)
+    except OsaiError as error:
+        watch.warn(f"{name}: {kind}.stop failed ({error}); cancelling the job")
+        raise stopped from error
+    watch.warn(f"{name}: {reason}; requested its end, which keeps the model")
+    try:
+        ended = yield from wait(calls, kind, job_id, replace(watch, stop_rules=None, deadline=deadline))
+    except OsaiJobTimeout:
+        watch.warn(f"{name} has not ended {STOP_TIMEOUT:.0f} s after {kind}.stop; cancelling it")
+        raise stopped from None
+    if ended.state is JobState.CANCELLED:
+        raise stopped
+    return ended
 
 
 def get_job_persistently(calls: OsaiApi, kind: JobKind, job_id: str, watch: WaitOptions) -> Flow[Job]:

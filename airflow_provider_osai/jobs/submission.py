@@ -8,14 +8,14 @@ from __future__ import annotations
 import random
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from airflow_provider_osai.api.errors import (
-    OsaiAuthError,
     OsaiContractError,
     OsaiError,
     OsaiJobLost,
@@ -28,7 +28,7 @@ from airflow_provider_osai.jobs.capacity import CapacityReport, CapacityWait
 from airflow_provider_osai.jobs.checkpoint import Generation, JobCheckpoint, JobCheckpointStore, NullCheckpointStore
 from airflow_provider_osai.jobs.flow import Flow, run
 from airflow_provider_osai.jobs.idempotency import NO_DEPLOYMENT, Bond, Deployment, JobKey, TaskKey, fingerprint
-from airflow_provider_osai.jobs.lifecycle import MAX_RETRY_DELAY, cancel, get_job, retry_while_unreachable
+from airflow_provider_osai.jobs.lifecycle import backoff, cancel, get_job, retry_while_unreachable
 
 if TYPE_CHECKING:
     from airflow_provider_osai.api.client import OsaiClient
@@ -43,7 +43,9 @@ __all__ = [
     "find_jobs_persistently",
     "first_intent",
     "poll_until_visible",
+    "reconnect",
     "submit",
+    "submit_intent",
     "submit_or_reconnect",
     "visibility_timeout",
 ]
@@ -117,6 +119,7 @@ class SubmissionPlan:
     :param on_submission: called with how the task got its job, for metrics.
     :param resubmit_states: the states of an earlier job after which a new one is submitted.
     :param unreachable_timeout: maximum seconds to retry while OSAI is unreachable or busy.
+    :param has_legacy_keys: whether version 0.1 of this package may have submitted the job of an earlier try.
     :param timeout: of the connection, in seconds; a submission may be held up for that long on its way.
     :param find_existing_result: called right before a job would be submitted; an ended job that it returns is taken
         instead.
@@ -143,6 +146,7 @@ class SubmissionPlan:
     on_submission: Callable[[Submission], object] = lambda _submission: None
     resubmit_states: frozenset[JobState] = ENDED_BADLY
     unreachable_timeout: float = 3600.0
+    has_legacy_keys: bool = False
     timeout: float = 0.0
     find_existing_result: Callable[[OsaiClient], Job | None] = lambda _client: None
     on_moved: Callable[..., None] = lambda _checkpoint, **_: None
@@ -177,6 +181,15 @@ class SubmissionPlan:
         if checkpoint is None:
             return not self.store.remembers and (self.try_number or 1) > 1
         return not checkpoint.void
+
+    def earlier_keys(self, failed: int, generation: int) -> list[str]:
+        """Return the keys under which a try of a generation may have submitted its job: the present one first."""
+        keys = [self.key(self.run_of(generation), failed)]
+        if self.has_legacy_keys and (self.try_number or 1) > 1:
+            is_present = generation == self.generation.number
+            number = self.owner.generation if is_present else generation + self.generation.retries
+            keys.append(replace(self.owner, generation=number).legacy_reference(self.request, failed))
+        return keys
 
     def is_mine(self, checkpoint: JobCheckpoint) -> bool:
         """Return whether the checkpoint is of this task and generation, and of the same request."""
@@ -214,14 +227,24 @@ def poll_until_visible(client: OsaiClient, find: Callable[[], T | None], seconds
 def submit_or_reconnect(client: OsaiClient, plan: SubmissionPlan) -> Job:
     """Return the task's job: reconnect if it is running or succeeded, submit it otherwise.
 
+    :raises OsaiJobLost: as :func:`reconnect`, or if it is unknown whether OSAI took the job.
+    """
+    found = reconnect(client, plan)
+    return found if isinstance(found, Job) else submit_intent(client, plan, found)
+
+
+def reconnect(client: OsaiClient, plan: SubmissionPlan) -> Job | JobCheckpoint:
+    """Return the job of an earlier try if it is running or succeeded; otherwise the intent of the job to submit.
+
     A job of an earlier generation, or for other arguments, is never used; it is cancelled first unless it has ended.
 
-    :raises OsaiJobLost: if an earlier try may have submitted a job and the API cannot tell; nothing is submitted then.
+    :raises OsaiJobLost: if an earlier try may have submitted a job, and it cannot be read.
     """
     checkpoint = plan.store.read()
     if checkpoint is None:
         if not plan.store.remembers:
-            _cancel_earlier_generations(client, plan)
+            with _lost_if_unreadable(plan, None):
+                _cancel_earlier_generations(client, plan)
     elif plan.is_moved(checkpoint):
         plan.on_moved(checkpoint, is_mine=plan.is_mine(checkpoint))
         checkpoint = None
@@ -231,15 +254,8 @@ def submit_or_reconnect(client: OsaiClient, plan: SubmissionPlan) -> Job:
     elif checkpoint.cancelled:
         # Cancelled at the deadline of an earlier try: it may run for a moment still, and must not be reconnected to.
         cancel_superseded(client, checkpoint, plan.log, plan.unreachable_timeout)
-        return _reconnect_or_submit(client, plan, None, checkpoint.failed + 1)
-    try:
-        return _reconnect_or_submit(client, plan, checkpoint, checkpoint.failed if checkpoint else 0)
-    except OsaiAuthError as error:
-        if not plan.may_have_job(checkpoint):
-            raise
-        msg = f"an earlier try may have submitted it, and it cannot be read now: {error}"
-        job_id = (checkpoint and checkpoint.job_id) or UNKNOWN_ID
-        raise OsaiJobLost(msg, kind=plan.request.kind, job_id=job_id) from error
+        return _find_or_intend(client, plan, None, checkpoint.failed + 1)
+    return _find_or_intend(client, plan, checkpoint, checkpoint.failed if checkpoint else 0)
 
 
 def first_intent(plan: SubmissionPlan) -> JobCheckpoint:
@@ -272,6 +288,7 @@ def submit(
     :param random_factor: returns a number from 0 to 1.
     :raises OsaiUnreachable: if it stays unknown whether OSAI took the job, or OSAI stays unreachable for too long.
     :raises OsaiBusy: if OSAI has no room for too long: it is busy, a quota is reached, or there is no credit.
+    :raises OsaiError: any other error, too; each has ``may_have_been_processed``.
     """
     doubts = 0
     refusals = 0
@@ -285,7 +302,11 @@ def submit(
             if error.may_have_been_processed:
                 room.ended(waited)
                 doubts += 1
-                found = _find_after_doubt(client, request.kind, key, error, visibility, unreachable_timeout)
+                try:
+                    found = _find_after_doubt(client, request.kind, key, error, visibility, unreachable_timeout)
+                except OsaiError as failure:
+                    failure.may_have_been_processed = True
+                    raise
                 if found:
                     return cancel_duplicates(client, found, log) if len(found) > 1 else found[0]
                 if doubts == MAX_SUBMISSIONS:
@@ -293,7 +314,7 @@ def submit(
                 on_resubmit()
                 continue
             # Certainly not taken. Hundreds of tasks may have been rejected at once: spread their retries.
-            pause = max(min(2.0**refusals, MAX_RETRY_DELAY), error.retry_after or 0.0) * (1 + random_factor())
+            pause = max(backoff(refusals), error.retry_after or 0.0) * (1 + random_factor())
             refusals += 1
             if waited + pause > unreachable_timeout:
                 room.ended(waited)
@@ -308,9 +329,10 @@ def submit(
         else:
             room.ended(waited, is_submitted=True)
             if doubts:
-                jobs = find_jobs(client, request.kind, key)
-                if jobs and len(jobs) > 1:
-                    return cancel_duplicates(client, jobs, log)
+                with suppress(OsaiError):  # there is a job; duplicates are looked for at its end too
+                    jobs = find_jobs(client, request.kind, key)
+                    if jobs and len(jobs) > 1:
+                        return cancel_duplicates(client, jobs, log)
             return job
 
 
@@ -444,8 +466,10 @@ def _find_after_doubt(
             return jobs
 
 
-def _reconnect_or_submit(client: OsaiClient, plan: SubmissionPlan, checkpoint: JobCheckpoint | None, after: int) -> Job:
-    """Reconnect to the job of the checkpoint or of this generation's keys, or submit one.
+def _find_or_intend(
+    client: OsaiClient, plan: SubmissionPlan, checkpoint: JobCheckpoint | None, after: int
+) -> Job | JobCheckpoint:
+    """Return the job of the checkpoint or of this generation's keys, or the intent of the next one.
 
     :param after: number of jobs of this generation that are known to have ended badly.
     """
@@ -459,22 +483,35 @@ def _reconnect_or_submit(client: OsaiClient, plan: SubmissionPlan, checkpoint: J
         if earlier is not None or not plan.store.remembers:
             job = _wait_until_visible(client, plan, intent, earlier)
         if job is None:
-            existing = plan.find_existing_result(client)
-            if existing is not None:
-                return existing
-            job = _submit_with_checkpoint(client, plan, intent)
-            plan.on_submission(Submission.SUBMITTED)
-            if failed:
-                plan.on_submission(Submission.RESUBMITTED)
-        elif job.state in plan.resubmit_states:
+            return intent
+        if job.state in plan.resubmit_states:
             continue
-        else:
-            plan.log(f"Reconnected to {job.kind} job {job.id}, which an earlier try submitted; it is {job.state}")
-            plan.on_submission(Submission.RECONNECTED)
+        if earlier is None and job.reference in plan.earlier_keys(failed, plan.generation.number)[1:]:
+            intent = intent.model_copy(update={"reference": job.reference})  # of version 0.1
+            plan.on_key(intent.reference)
+        plan.log(f"Reconnected to {job.kind} job {job.id}, which an earlier try submitted; it is {job.state}")
+        plan.on_submission(Submission.RECONNECTED)
         plan.store.write(intent.model_copy(update={"job_id": job.id}))
         return job
     msg = f"{MAX_FAILED_JOBS} jobs of this task ended badly"
     raise OsaiContractError(msg)
+
+
+def submit_intent(client: OsaiClient, plan: SubmissionPlan, intent: JobCheckpoint) -> Job:
+    """Submit the job of an intent that :func:`reconnect` returned, or take an existing result in its place.
+
+    :raises OsaiJobLost: if it is unknown whether OSAI took the job, and a retry must find out.
+    """
+    existing = plan.find_existing_result(client)
+    if existing is not None:
+        return existing
+    intent = intent.model_copy(update={"at": plan.clock()})
+    job = _submit_with_checkpoint(client, plan, intent)
+    plan.on_submission(Submission.SUBMITTED)
+    if intent.failed:
+        plan.on_submission(Submission.RESUBMITTED)
+    plan.store.write(intent.model_copy(update={"job_id": job.id}))
+    return job
 
 
 def _intent(plan: SubmissionPlan, key: str, run_id: str, failed: int) -> JobCheckpoint:
@@ -512,9 +549,25 @@ def _submit_with_checkpoint(client: OsaiClient, plan: SubmissionPlan, intent: Jo
             log=plan.log,
         )
     except OsaiError as error:
-        if not (isinstance(error, OsaiUnreachable) and error.may_have_been_processed):
+        if not error.may_have_been_processed:
             plan.store.write(intent.model_copy(update={"void": True}))
+        elif not error.retryable:  # the job may run: a retry must find it
+            msg = f"whether OSAI took it is unknown, and it cannot be looked for now: {error}"
+            raise OsaiJobLost(msg, kind=plan.request.kind, job_id=UNKNOWN_ID) from error
         raise
+
+
+@contextmanager
+def _lost_if_unreadable(plan: SubmissionPlan, checkpoint: JobCheckpoint | None) -> Iterator[None]:
+    """Turn an error that would end the task into one that a retry follows, if an earlier try may have a job."""
+    try:
+        yield
+    except OsaiError as error:
+        if error.retryable or not plan.may_have_job(checkpoint):
+            raise  # nothing can be lost yet: a rejected token, for example, fails at once
+        msg = f"an earlier try may have submitted it, and it cannot be read now: {error}"
+        job_id = (checkpoint and checkpoint.job_id) or UNKNOWN_ID
+        raise OsaiJobLost(msg, kind=plan.request.kind, job_id=job_id) from error
 
 
 def _wait_until_visible(
@@ -529,8 +582,8 @@ def _wait_until_visible(
         find = partial(
             call_persistently, client, find, timeout=plan.unreachable_timeout, log=plan.log, clock=plan.clock
         )
-    # Otherwise nothing can be lost yet, and a rejected token fails at once.
-    return poll_until_visible(client, find, remaining)
+    with _lost_if_unreadable(plan, checkpoint):
+        return poll_until_visible(client, find, remaining)
 
 
 def _find_submitted(
@@ -543,7 +596,10 @@ def _find_submitted(
             return _run(client, get_job(client.calls, kind, checkpoint.job_id))
         except OsaiJobLost:
             pass  # deleted in OSAI, or listed under its key only
-    jobs = find_jobs(client, kind, intent.reference)
+    keys = [intent.reference]
+    if checkpoint is None:
+        keys = plan.earlier_keys(intent.failed, plan.generation.number)
+    jobs = _find_by_any(client, kind, keys)
     if jobs is None and checkpoint is not None and checkpoint.job_id is None and not checkpoint.void:
         msg = (
             "an earlier try started to submit this job but recorded no result, and this OSAI cannot list jobs: it is "
@@ -558,15 +614,25 @@ def _find_submitted(
     return cancel_duplicates(client, useful or jobs, plan.log)
 
 
+def _find_by_any(client: OsaiClient, kind: JobKind, keys: Sequence[str]) -> list[Job] | None:
+    """Return the jobs with the first of the keys that has any; ``None`` if the API cannot tell."""
+    found: list[Job] | None = []
+    for key in keys:
+        found = find_jobs(client, kind, key)
+        if found or found is None:
+            break
+    return found
+
+
 def _cancel_earlier_generations(client: OsaiClient, plan: SubmissionPlan) -> None:
     """Cancel the running jobs of this task's earlier generations, as far as OSAI lists them."""
     for generation in range(plan.generation.number)[-MAX_GENERATIONS:]:
         for failed in range(MAX_FAILED_JOBS):
-            key = plan.key(plan.run_of(generation), failed)
-            find = partial(find_jobs, client, plan.request.kind, key)
+            keys = plan.earlier_keys(failed, generation)
+            find = partial(_find_by_any, client, plan.request.kind, keys)
             jobs = call_persistently(client, find, timeout=plan.unreachable_timeout)
             if not jobs:
                 break
             for job in jobs:
-                checkpoint = JobCheckpoint(kind=job.kind, reference=key, job_id=job.id)
+                checkpoint = JobCheckpoint(kind=job.kind, reference=job.reference or keys[0], job_id=job.id)
                 cancel_superseded(client, checkpoint, plan.log, plan.unreachable_timeout)

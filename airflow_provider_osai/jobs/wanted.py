@@ -13,6 +13,7 @@ from airflow_provider_osai.jobs.idempotency import Bond, JobKey, TaskKey
 __all__ = [
     "ENDED",
     "GONE",
+    "JOB",
     "JOB_ID",
     "RETURN_VALUE",
     "KnownJob",
@@ -30,8 +31,10 @@ ENDED: Final = frozenset({"failed", "upstream_failed", "skipped", "removed", "su
 """Airflow states in which a task stays until it is cleared."""
 RUN_ENDED: Final = frozenset({"success", "failed"})
 """States of a Dag run that has ended."""
+JOB: Final = "osai_job"
+"""Key of the XCom with id, kind and connection id of the task's latest job, pushed right after the submission."""
 JOB_ID: Final = "job_id"
-"""Key of the XCom with the id of the task's latest job, pushed right after the submission."""
+"""Key of the job's id in that XCom, and in a task's result."""
 RETURN_VALUE: Final = "return_value"
 
 
@@ -120,7 +123,7 @@ def check_wanted(tasks: Tasks, owner: TaskKey, bond: Bond, job_id: str) -> Wante
 def _check(tasks: Tasks, owner: TaskKey, bond: Bond, job_id: str) -> WantedResult:
     state = tasks.state(owner)
     if state not in ENDED and state != GONE:
-        return _check_unfinished(state, tasks.xcom(owner, JOB_ID), job_id)
+        return _check_unfinished(state, tasks.xcom(owner, JOB), job_id)
     if bond is Bond.KEEPS:
         return WantedResult(Wanted.YES, f"its task is {state}, and has cancel_on_kill=False")
     if state == "success":
@@ -133,7 +136,7 @@ def _check_succeeded(tasks: Tasks, owner: TaskKey, bond: Bond, job_id: str) -> W
     if bond is Bond.RENTS:
         return _check_rental(tasks.run_state(owner))
     if bond is Bond.SUBMITS:
-        if _as_id(tasks.xcom(owner, JOB_ID)) == job_id:
+        if job_id_in(tasks.xcom(owner, JOB)) == job_id:
             return WantedResult(Wanted.YES, "its task submitted it with wait_for_completion=False")
     elif job_id_in(tasks.xcom(owner, RETURN_VALUE)) == job_id:
         return WantedResult(Wanted.UNKNOWN, "its task returned it as succeeded, although OSAI lists it as live")
@@ -141,10 +144,10 @@ def _check_succeeded(tasks: Tasks, owner: TaskKey, bond: Bond, job_id: str) -> W
 
 
 def _check_unfinished(state: str | None, xcom: Any, job_id: str) -> WantedResult:
-    task_job_id = _as_id(xcom)
+    task_job_id = job_id_in(xcom)
     state = state or "not scheduled"
     if xcom is not None and task_job_id is None:
-        return WantedResult(Wanted.UNKNOWN, f"the XCom {JOB_ID} of its task is not an id but a {type(xcom).__name__}")
+        return WantedResult(Wanted.UNKNOWN, f"the XCom {JOB} of its task has no job_id: {type(xcom).__name__}")
     if task_job_id in (None, job_id):
         return WantedResult(Wanted.YES, f"its task is {state}")
     return WantedResult(Wanted.NO, f"its task is {state} and has another job, {task_job_id}", task_job_id)
@@ -159,9 +162,6 @@ def _check_rental(run_state: str | None) -> WantedResult:
 
 
 def job_id_in(returned: Any) -> str | None:
-    """Return the job's id from an operator's return value; ``None`` if it has none."""
-    return _as_id(returned.get(JOB_ID)) if isinstance(returned, dict) else None
-
-
-def _as_id(value: Any) -> str | None:
+    """Return the job's id from an operator's return value or the XCom :data:`JOB`; ``None`` if it has none."""
+    value = returned.get(JOB_ID) if isinstance(returned, dict) else None
     return str(value) if isinstance(value, (str, int)) and not isinstance(value, bool) else None

@@ -31,6 +31,8 @@ WAIT: Final = "osai.wait"
 RESUME: Final = "osai.resume"
 SPANS: Final = (SUBMIT, WAIT, RESUME)
 TRACER: Final = "airflow_provider_osai"
+NO_SPAN: Final = nullcontext()
+"""What :func:`span` returns if tracing is off; one for all waits."""
 
 
 @cache
@@ -50,7 +52,7 @@ def span(name: str, kind: str | None = None, job_id: str | None = None) -> Abstr
     :param kind: the job's kind, if it is known.
     :param job_id: OSAI's id of the job, if it is known.
     """
-    return _Span(name, kind, job_id) if enabled() else nullcontext()
+    return _Span(name, kind, job_id) if enabled() else NO_SPAN
 
 
 def traced(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:

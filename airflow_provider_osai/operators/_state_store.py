@@ -28,19 +28,27 @@ DIGITS: Final = 24
 
 
 class StateStoreJobCheckpoints:
-    """Stores the job checkpoint in the task state store, which survives the task's process, retries and clears."""
+    """Stores the job checkpoint in the task state store, which survives the task's process, retries and clears.
 
-    def __init__(self, store: Any, about: str = "") -> None:
+    :param store: the task state store.
+    :param about: identifies the job if the task has several at a time.
+    :param is_first_try: whether no other try may have submitted a job. An earlier one may have run before an upgrade
+        to Airflow 3.3, and have stored nothing.
+    """
+
+    def __init__(self, store: Any, about: str = "", *, is_first_try: bool = True) -> None:
         self._store = store
         self._key = f"{KEY}_{about}" if about else KEY
-        self.remembers = True
+        self._is_first_try = is_first_try
+        self.remembers = is_first_try
 
     def read(self) -> JobCheckpoint | None:
         """Return the checkpoint; one that cannot be parsed, for instance of a much newer version, counts as missing."""
         value = self._store.get(self._key)
-        self.remembers = True
         if value is None:
+            self.remembers = self._is_first_try
             return None
+        self.remembers = True
         try:
             return JobCheckpoint.model_validate(value)
         except ValidationError:
@@ -58,7 +66,9 @@ def job_checkpoint_store(context: Context, about: str = "") -> JobCheckpointStor
     :param about: identifies the job if the task has several at a time.
     """
     store = context.get("task_state_store")
-    return NullCheckpointStore() if store is None else StateStoreJobCheckpoints(store, about)
+    if store is None:
+        return NullCheckpointStore()
+    return StateStoreJobCheckpoints(store, about, is_first_try=context["ti"].try_number <= 1)
 
 
 class _Upload(BaseModel):

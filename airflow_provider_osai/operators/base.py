@@ -18,6 +18,7 @@ from airflow_provider_osai.assets.events import create_asset_events
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.observability import metrics
 from airflow_provider_osai.operators._callbacks import MappedCallbacks
+from airflow_provider_osai.operators._outputs import push_outputs
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -99,8 +100,9 @@ class OsaiOperator(BaseOperator):
     there are instances. So a subclass declares what it adds to them, and ``__init__`` and ``partial()`` both add it.
 
     :param osai_conn_id: the connection's id.
-    :param multiple_outputs: push each key of the returned dict as an XCom of its own, so that another task can use
-        ``task.output["model_id"]``.
+    :param multiple_outputs: which keys of the returned dict become XComs of their own, so that another task can use
+        ``task.output["model_id"]``. ``None`` (default): those that the Dag refers to in this way, or in a template with
+        ``xcom_pull``; references in Python code are not seen. ``True``: all. ``False``: none.
     """
 
     template_fields: Sequence[str] = ("osai_conn_id",)
@@ -115,10 +117,11 @@ class OsaiOperator(BaseOperator):
     """Arguments that are callbacks. They are not in the serialized Dag, and cannot be mapped."""
 
     def __init__(
-        self, *, osai_conn_id: str = OsaiHook.default_conn_name, multiple_outputs: bool = True, **kwargs: Any
+        self, *, osai_conn_id: str = OsaiHook.default_conn_name, multiple_outputs: bool | None = None, **kwargs: Any
     ) -> None:
-        super().__init__(multiple_outputs=multiple_outputs, **{**self.task_defaults, **kwargs})
+        super().__init__(multiple_outputs=multiple_outputs is not False, **{**self.task_defaults, **kwargs})
         self.osai_conn_id = osai_conn_id
+        self.requested_outputs: bool | None = multiple_outputs
 
     @classmethod
     def partial(cls, **kwargs: Any) -> OperatorPartial:
@@ -187,7 +190,7 @@ class OsaiClientOperator(OsaiOperator):
         with fail_without_retry(), self.hook.get_conn() as client:
             result = dict(self.run_with_client(client))
         create_asset_events(self, context, result, client.settings.asset_region)
-        return result
+        return push_outputs(self, context, result)
 
     def on_kill(self) -> None:
         """Set the flag that long work checks. Signal-safe."""

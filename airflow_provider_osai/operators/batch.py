@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NoReturn, cast
 
@@ -28,6 +26,7 @@ from airflow_provider_osai.api.models import Job, JobKind, JobState
 from airflow_provider_osai.assets.events import suppress_asset_events
 from airflow_provider_osai.compat import TaskDeferralError, TaskDeferralTimeout
 from airflow_provider_osai.jobs.batch_checkpoint import JOBS_PER_VALUE, BatchCheckpoints
+from airflow_provider_osai.jobs.batch_errors import dump_errors, load_errors
 from airflow_provider_osai.jobs.batch_log import BatchProgressLog, summary_lines
 from airflow_provider_osai.jobs.batch_poller import MAX_BATCH_SIZE
 from airflow_provider_osai.jobs.flow import run
@@ -37,6 +36,8 @@ from airflow_provider_osai.jobs.submission import (
     cancel_superseded,
     find_jobs,
     first_intent,
+    reconnect,
+    submit_intent,
     submit_or_reconnect,
 )
 from airflow_provider_osai.observability import metrics
@@ -45,22 +46,24 @@ from airflow_provider_osai.operators.conversion import OsaiConvertModelOperator
 from airflow_provider_osai.operators.dataset import OsaiManipulateDatasetOperator
 from airflow_provider_osai.operators.job import (
     DEFERRALS,
-    GRACE,
     KILL_TIMEOUT,
     OsaiJobOperator,
     wait_options,
+    webhook_schedule,
 )
 from airflow_provider_osai.operators.prediction import OsaiPredictOperator
 from airflow_provider_osai.operators.training import OsaiRetrainModelOperator, OsaiTrainModelOperator
 from airflow_provider_osai.triggers.batch import OsaiJobBatchTrigger
 from airflow_provider_osai.triggers.cancellation import BATCH
-from airflow_provider_osai.triggers.event import JobEvent, Outcome, task_try
+from airflow_provider_osai.triggers.event import JobEvent, Outcome
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from airflow_provider_osai.api.client import OsaiClient
     from airflow_provider_osai.api.requests import JobRequest
+    from airflow_provider_osai.jobs.checkpoint import JobCheckpoint
     from airflow_provider_osai.jobs.lifecycle import WaitOptions
     from airflow_provider_osai.jobs.submission import SubmissionPlan
 
@@ -97,7 +100,7 @@ class OsaiJobBatchOperator(OsaiJobOperator):
     Airflow's work for a task is done once, not for each job. Each job is as durable as that of a task of its own: a
     retry reconnects to those that run, keeps those that succeeded, and submits only what is missing or failed. A kill
     and the ``execution_timeout`` cancel all jobs. While the task is deferred, up to 100 jobs are polled with one
-    request; webhooks are not used. See docs/batch.md.
+    request. See docs/batch.md.
 
     Each result has ``index``, ``kind``, ``job_id``, ``state``, ``metrics`` and the ids that the kind's operator
     returns, such as ``model_id``; that of a job that did not succeed also ``message``. ``job_id`` is ``None`` if OSAI
@@ -114,8 +117,9 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         ended, the task fails; a retry continues. ``collect``: the results have the failures too.
     :param max_failures: with ``collect``, the maximum number of failures; a number below 1 is a share of all jobs. If
         there are more, the task fails as with ``fail``. ``None`` (default): any number.
-    :param kwargs: as for ``OsaiJobOperator``, without ``wait_for_completion``, ``use_webhook`` and
-        ``multiple_outputs``. ``execution_timeout`` is the time limit of the whole batch.
+    :param kwargs: as for ``OsaiJobOperator``, without ``wait_for_completion`` and ``multiple_outputs``.
+        ``execution_timeout`` is the time limit of the whole batch. ``use_webhook`` needs the kind's ``list`` in the
+        contract, since each webhook has the other jobs of the batch read too.
     :raises OsaiJobFailed: if too many jobs did not succeed.
     :raises OsaiJobTimeout: if not all jobs had ended at the task's ``execution_timeout``.
     :raises OsaiJobLost: if no poll succeeded for ``unreachable_timeout``.
@@ -131,7 +135,6 @@ class OsaiJobBatchOperator(OsaiJobOperator):
     operator_extra_links = ()
     fixed_arguments: ClassVar[Mapping[str, Any]] = {
         "wait_for_completion": True,
-        "use_webhook": False,
         "multiple_outputs": False,
     }
 
@@ -143,6 +146,10 @@ class OsaiJobBatchOperator(OsaiJobOperator):
     """The jobs as they were read last, by index."""
     _errors: dict[int, OsaiError]
     """Why there is no job, by index: the request was rejected, or OSAI does not have the job any more."""
+    _failures: list[OsaiError]
+    """Why jobs that OSAI has run did not succeed."""
+    _intents: dict[int, JobCheckpoint]
+    """The jobs to submit in place of those of earlier tries, by index."""
     _doubtful_keys: dict[int, str]
     """Idempotency keys under which a second job may have been submitted."""
     _cancelled_ids: set[str]
@@ -152,6 +159,8 @@ class OsaiJobBatchOperator(OsaiJobOperator):
     _checkpoints = BatchCheckpoints(None)
     _batch_id = ""
     _log_lines = 0
+    _results: Sequence[Mapping[str, Any]] = ()
+    """The results of the jobs that have ended, once all have."""
 
     def __init__(
         self,
@@ -231,7 +240,8 @@ class OsaiJobBatchOperator(OsaiJobOperator):
     def _values(self) -> list[Mapping[str, Any]]:
         """Return the arguments of each job."""
         requests = self.requests
-        if isinstance(requests, (str, bytes, Mapping)) or not isinstance(requests, Iterable):
+        # A set has another order in each process, and a job is known by its place.
+        if isinstance(requests, (str, bytes, Mapping, Set)) or not isinstance(requests, Iterable):
             raise OsaiArgumentError(f"requests = {requests!r:.200}: a list is needed")
         several = list(requests)
         if len(several) > MAX_REQUESTS:
@@ -289,6 +299,8 @@ class OsaiJobBatchOperator(OsaiJobOperator):
                 if job_event.job_id != self._batch_id:
                     self.log.warning("Resumed by an event for another batch of jobs; this task waits for its own")
                     job_event = job_event.model_copy(update={"outcome": Outcome.ERROR, "deferrals": 0})
+                self._errors |= load_errors(batch.get("errors"), self.job_kind)
+                self._doubtful_keys |= _keys(batch.get("doubtful_keys"))
                 known = {index: str(job_id) for index, job_id in enumerate(ids) if job_id is not None}
                 self._read_ids = list(known.values())
                 self._read_all(client, known, is_lost=job_event.outcome is Outcome.LOST)
@@ -321,6 +333,8 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         self._context = context
         self._jobs = {}
         self._errors = {}
+        self._failures = []
+        self._intents = {}
         self._doubtful_keys = {}
         self._cancelled_ids = set()
         self._submitted_at = {}
@@ -339,6 +353,24 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         self._job = (self.job_kind, self._batch_id)  # from now on, a kill cancels what is known
         self._base_plan = base
 
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
+        """Return the inputs and outputs of all jobs for OpenLineage; see docs/lineage.md."""
+        # Imported here because OpenLineage is an extra.
+        from airflow_provider_osai.lineage.extractor import extract_batch_lineage
+
+        settings = self._client.settings if self._client else self.hook.settings()
+        requests = [operator.build_request() for operator in self._operators or self.build_operators()]
+        return extract_batch_lineage(self.job_kind, requests, settings, self._results)
+
+    get_openlineage_facets_on_failure = get_openlineage_facets_on_complete
+
+    def _has_webhook(self, client: OsaiClient) -> bool:
+        if f"{self.job_kind}.list" in client.calls.contract:
+            return super()._has_webhook(client)
+        if self.use_webhook:
+            raise OsaiArgumentError(f"use_webhook = True: a batch needs {self.job_kind}.list in the contract")
+        return False
+
     def _load_checkpoints(self, client: OsaiClient, context: Context) -> None:
         store = context.get("task_state_store") if self.durable else None
         can_list = f"{self.job_kind}.list" in client.calls.contract
@@ -348,7 +380,7 @@ class OsaiJobBatchOperator(OsaiJobOperator):
             find = partial(find_jobs, client, self.job_kind, key)
             timeout = float(self.unreachable_timeout)
             can_list = call_persistently(client, find, timeout=timeout, log=self.log.warning) is not None
-        self._checkpoints = BatchCheckpoints(store, can_list=can_list)
+        self._checkpoints = BatchCheckpoints(store, can_list=can_list, is_first_try=context["ti"].try_number <= 1)
 
     def _plan_of(self, index: int) -> SubmissionPlan:
         """Return the plan of one job."""
@@ -358,6 +390,7 @@ class OsaiJobBatchOperator(OsaiJobOperator):
             request=operator.build_request(),
             store=self._checkpoints.of(index),
             run=f"{base.run}[{index}]",
+            has_legacy_keys=False,  # version 0.1 had no batches
             find_existing_result=operator.find_existing_result,
             on_doubt=partial(self._doubtful_keys.__setitem__, index),
         )
@@ -372,30 +405,47 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         """Submit and wait until all jobs have ended, or defer; return the results."""
         is_loaded = False
         while True:
-            if len(self._jobs) + len(self._errors) < len(self._operators) and not self._has_failed():
-                if not is_loaded:
-                    self._load_checkpoints(client, context)
-                    is_loaded = True
+            if self._waiting() and not self._has_failed():
                 try:
+                    if not is_loaded:
+                        self._load_checkpoints(client, context)
+                        is_loaded = True
                     self._submit_more(client)
+                except OsaiError as error:
+                    self._raise_if_jobs_run(error, context, event)
+                    raise
                 finally:
                     with suppress(Exception):  # what stopped the submission is what matters
                         self._checkpoints.flush()
                 self._push_batch(context, options)
             running = self._running()
             if not running:
-                if len(self._jobs) + len(self._errors) == len(self._operators) or self._has_failed():
+                if not self._waiting() or self._has_failed():
                     return self._finish(client)
                 continue
             resume_at = 0
-            if len(self._jobs) + len(self._errors) < len(self._operators) and not self._has_failed():
+            if self._waiting() and not self._has_failed():
                 resume_at = self._most_in_flight() // 2
             if len(running) <= resume_at:
                 continue
             if self.deferrable:
+                if self._has_webhook(client):
+                    options = replace(options, schedule=webhook_schedule(options.schedule))
                 has_failed = event is not None and event.outcome is not Outcome.ENDED
-                self._defer_batch(running, options, resume_at, event.next_deferral() if event and has_failed else 0)
+                deferrals = event.next_deferral() if event and has_failed else 0
+                self._defer(self._batch_trigger(running, options, resume_at, deferrals))
             self._wait_here(client, running, options, resume_at)
+
+    def _raise_if_jobs_run(self, error: OsaiError, context: Context, event: JobEvent | None) -> None:
+        """Raise an error that a retry follows, in place of one that would end the task while its jobs run."""
+        may_run = bool(self._running()) or event is not None or context["ti"].try_number > 1
+        if may_run and not error.retryable:
+            msg = f"submitting more jobs failed ({error}). None was cancelled; a retry reconnects to those that run"
+            raise OsaiJobLost(msg, kind=self.job_kind, job_id=self._batch_id) from error
+
+    def _waiting(self) -> list[int]:
+        """Return the indexes of the jobs that are neither known nor rejected."""
+        return [index for index in range(len(self._operators)) if not self._is_known(index)]
 
     def _has_failed(self) -> bool:
         """Return whether so many jobs have failed that no more are submitted."""
@@ -410,32 +460,48 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         return {index: job for index, job in self._jobs.items() if not job.is_terminal}
 
     def _submit_more(self, client: OsaiClient) -> None:
-        """Reconnect to the jobs of earlier tries, and submit more as long as there is room."""
+        """Reconnect to all jobs of earlier tries; then submit more while there is room and not too many have failed."""
         known = self._checkpoints.known
+        # Without checkpoints, each job of a retry may have been submitted.
+        is_open = self.durable and not self._checkpoints.remembers and (self._base_plan.try_number or 1) > 1
         self._cancel_surplus(client)
-        waiting = [
-            index for index in range(len(self._operators)) if index not in self._jobs and index not in self._errors
-        ]
-        for index in [each for each in waiting if each in known]:
-            self._submit_one(client, index)
-        new = [each for each in waiting if each not in known]
+        for index in self._waiting():
+            if index not in self._intents and (is_open or index in known):
+                self._attempt(index, partial(reconnect, client))
+        waiting = self._waiting()
+        for index in [each for each in waiting if each in self._intents]:
+            if not self._has_room():
+                return
+            self._attempt(index, partial(submit_intent, client, intent=self._intents[index]))
+        new = [each for each in waiting if each not in self._intents]
         for place, index in enumerate(new):
-            if len(self._running()) >= self._most_in_flight() or self._has_failed():
+            if not self._has_room():
                 return
             if place % JOBS_PER_VALUE == 0:
                 room = min(JOBS_PER_VALUE, self._most_in_flight() - len(self._running()))
                 self._checkpoints.prepare({each: first_intent(self._plan_of(each)) for each in new[place:][:room]})
-            self._submit_one(client, index)
+            if self.durable:
+                self._attempt(index, partial(submit_or_reconnect, client))
+            else:
+                self._attempt(index, partial(self._submit_new, client, context=self._own_context))
 
-    def _submit_one(self, client: OsaiClient, index: int) -> None:
-        """Submit a job or reconnect to it. A rejected request is a failure of this job alone."""
+    def _has_room(self) -> bool:
+        """Return whether another job may be submitted."""
+        return len(self._running()) < self._most_in_flight() and not self._has_failed()
+
+    def _attempt(self, index: int, get: Callable[[SubmissionPlan], Job | JobCheckpoint]) -> None:
+        """Submit a job or reconnect to it. A rejected request is a failure of this job alone.
+
+        :param get: returns the job, or the intent of one that is to be submitted when there is room.
+        """
         plan = self._plan_of(index)
         try:
-            job = (
-                submit_or_reconnect(client, plan) if self.durable else self._submit_new(client, plan, self._own_context)
-            )
-            self._jobs[index] = job
-            self._submitted_at[index] = time.time()
+            found = get(plan)
+            if isinstance(found, Job):
+                self._jobs[index] = found
+                self._submitted_at[index] = time.time()
+            else:
+                self._intents[index] = found
         except OsaiRequestError as error:
             self._errors[index] = error
             self._log_submission(f"requests[{index}] was rejected: {error}")
@@ -470,16 +536,15 @@ class OsaiJobBatchOperator(OsaiJobOperator):
             "conn_id": self.osai_conn_id,
             "job_ids": ids,
             **({"deadline": options.deadline} if options.deadline else {}),
+            **({"errors": dump_errors(self._errors)} if self._errors else {}),
+            **({"doubtful_keys": self._doubtful_keys} if self._doubtful_keys else {}),
         }
         context["ti"].xcom_push(key=BATCH, value=batch)
 
-    def _defer_batch(
+    def _batch_trigger(
         self, running: Mapping[int, Job], options: WaitOptions, resume_at: int, deferrals: int
-    ) -> NoReturn:
-        self._raise_if_killed()
-        remaining = None if options.deadline is None else max(0.0, options.deadline - time.time()) + GRACE
-        trigger = OsaiJobBatchTrigger(
-            osai_conn_id=self.osai_conn_id,
+    ) -> OsaiJobBatchTrigger:
+        return OsaiJobBatchTrigger(
             kind=self.job_kind.value,
             job_id=self._batch_id,
             job_ids=[job.id for job in running.values()],
@@ -487,21 +552,8 @@ class OsaiJobBatchOperator(OsaiJobOperator):
             total=len(self._operators),
             ended=len(self._jobs) - len(running) + len(self._errors),
             failed=self._failed(),
-            since=options.since,
-            deadline=options.deadline,
-            poll_interval=options.schedule.max_interval,
-            shortest_interval=options.schedule.min_interval,
-            max_unreachable=options.unreachable_timeout,
-            deferrals=deferrals,
-            cancel_on_kill=self.cancel_on_kill,
-            deferred_at=time.time(),
-            start_latency=self._start_latency,
-            task_try=task_try(self._own_context["ti"]),
+            **self._trigger_arguments(options, deferrals),
         )
-        json.dumps(trigger.serialize())
-        self._job = None  # from now on the trigger cancels them
-        timeout = None if remaining is None else timedelta(seconds=remaining)
-        self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
     def _wait_here(self, client: OsaiClient, running: Mapping[int, Job], options: WaitOptions, resume_at: int) -> None:
         """Poll the jobs on the worker until at most *resume_at* have not ended."""
@@ -552,6 +604,7 @@ class OsaiJobBatchOperator(OsaiJobOperator):
             try:
                 self._jobs[index] = self._run(client, flow, retry=False)
             except OsaiJobLost as error:
+                self._raise_if_killed()
                 if time.time() - self._submitted_at.get(index, 0.0) > NOT_FOUND_GRACE:
                     self._jobs.pop(index, None)
                     self._errors[index] = error
@@ -575,6 +628,7 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         for job in self._jobs.values():
             metrics.count_job_over(job, waited)
         results = [self._result_of(client, index) for index in range(len(self._operators)) if self._is_known(index)]
+        self._results = results
         for line in summary_lines(self.job_kind, results):
             self.log.info("%s", line)
         if any(job.simulated for job in self._jobs.values()):
@@ -597,6 +651,8 @@ class OsaiJobBatchOperator(OsaiJobOperator):
                 return head | self._operators[index].build_result(client, job)
             except (OsaiError, AirflowSkipException) as failure:
                 error = failure
+                if isinstance(failure, OsaiError):
+                    self._failures.append(failure)
         state = job.state.value if job is not None else "rejected"
         if isinstance(error, OsaiJobLost):
             state = "lost"
@@ -604,16 +660,16 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         return head | {"job_id": job.id if job else None, "state": state, "metrics": {}, "message": message}
 
     def _raise_failed(self, results: Sequence[Mapping[str, Any]]) -> NoReturn:
-        """Fail the task, without retries if OSAI rejected a request: a retry would send the same."""
+        """Fail the task; without retries if too many jobs failed for a reason that stays, such as a rejection."""
         bad = [result for result in results if result["state"] != JobState.SUCCEEDED]
         names = ", ".join(f"requests[{result['index']}] {result['state']}" for result in bad[:5])
         more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
         missing = len(self._operators) - len(results)
         rest = f"; {missing} were not submitted" if missing else ""
         msg = f"{len(bad)} of {len(self._operators)} jobs did not succeed: {names}{more}{rest}"
-        rejected = next((error for error in self._errors.values() if isinstance(error, OsaiRequestError)), None)
-        if rejected is not None:
-            raise AirflowFailException(f"{msg}. {rejected}") from rejected
+        lasting = [error for error in (*self._errors.values(), *self._failures) if not error.retryable]
+        if len(lasting) > self._most_failures(len(self._operators)):
+            raise AirflowFailException(f"{msg}. {lasting[0]}") from lasting[0]
         raise OsaiJobFailed(msg, kind=self.job_kind, job_id=self._batch_id)
 
     def _raise_batch_timeout(self) -> NoReturn:
@@ -699,9 +755,21 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         with suppress(Exception):  # Airflow may be unreachable; the timeout is what matters
             self._checkpoints.flush()
 
+    def _give_up_jobs(self, _job_id: str) -> None:
+        """Record that no job of this or an earlier try is wanted, so that the try after a clear does not reconnect."""
+        if self._checkpoints is type(self)._checkpoints and self.durable:  # this process has submitted nothing
+            self._checkpoints = BatchCheckpoints(self._own_context.get("task_state_store"))
+        self._checkpoints.give_up()
+
     def _is_superseded(self, ti: Any) -> bool:
         tries = [entry.try_number for entry in self._checkpoints.known.values() if entry.try_number is not None]
         return bool(tries) and max(tries) > cast("int", ti.try_number)
+
+
+def _keys(document: Any) -> dict[int, str]:
+    """Return the idempotency keys by the index of their job; those of an XCom have texts as indexes."""
+    entries = document.items() if isinstance(document, Mapping) else ()
+    return {int(index): str(key) for index, key in entries if str(index).isdecimal()}
 
 
 def _number(name: str, value: Any, minimum: float) -> float:

@@ -105,7 +105,7 @@ class OsaiRentDeviceOperator(OsaiJobOperator):
 
     def _release(self, context: Context) -> None:
         try:
-            job_id = self._job[1] if self._job else self._pull_own_xcom(context, "job_id")
+            job_id = self._job[1] if self._job else self._own_job_id(context)
             key = self._pull_own_xcom(context, "reference")
             if job_id or key:
                 with self.hook.get_conn() as client:

@@ -13,7 +13,9 @@ from airflow_provider_osai.api.models import JobState
 from airflow_provider_osai.api.requests import PredictionRequest
 from airflow_provider_osai.assets.events import asset_event_extras, set_asset_event_extra, suppress_asset_events
 from airflow_provider_osai.jobs.log_group import group_lines
+from airflow_provider_osai.jobs.wanted import RETURN_VALUE
 from airflow_provider_osai.operators._callbacks import collect_callbacks, run_callbacks
+from airflow_provider_osai.operators._outputs import push_outputs
 from airflow_provider_osai.operators._state_store import job_checkpoint_store
 from airflow_provider_osai.operators._tracking import check_tracker, has_tracker, promote_in_tracker
 from airflow_provider_osai.operators.base import fail_without_retry
@@ -414,9 +416,8 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
             raise error(f"Model {result['model_id']} is not promoted: {'; '.join(decision.reasons)}")
         return dict(result)
 
-    def post_execute(self, context: Any, result: Any = None) -> None:
-        """Leave the result as :meth:`_push_decision` pushed it, which Airflow would do again."""
-        self.multiple_outputs = False
+    def _push_result(self, context: Context, result: dict[str, Any]) -> None:
+        """Push nothing: the task's result is the decision, not an evaluation."""
 
     def _push_decision(self, context: Context, decision: Decision) -> GateResult:
         """Log the decision and push it to XCom, since a skipped task returns nothing."""
@@ -426,9 +427,8 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
         self.log.info("Model %s is %s: %s", result["model_id"], decision.verdict, "; ".join(decision.reasons))
         for line in group_lines(f"Metrics compared for model {result['model_id']}", decision.table().splitlines()):
             self.log.info("%s", line)
-        for key, value in {"return_value": result, **result}.items():
-            context["ti"].xcom_push(key=key, value=value)
-        return result
+        context["ti"].xcom_push(key=RETURN_VALUE, value=result)
+        return push_outputs(self, context, result)
 
 
 def _dag_run(context: Context) -> Run:

@@ -8,7 +8,6 @@ import sys
 import threading
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -58,11 +57,11 @@ from airflow_provider_osai.jobs.submission import (
     submit_or_reconnect,
 )
 from airflow_provider_osai.jobs.summary_log import format_metrics, log_job_message, log_summary
-from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
+from airflow_provider_osai.jobs.wanted import ENDED, GONE, JOB, JOB_ID, job_id_in, state_in
 from airflow_provider_osai.links.portal import OsaiPortalLink
 from airflow_provider_osai.observability import metrics, tracing
 from airflow_provider_osai.operators._capacity import report_capacity
-from airflow_provider_osai.operators._outputs import referenced_outputs
+from airflow_provider_osai.operators._outputs import push_outputs, referenced_outputs
 from airflow_provider_osai.operators._state_store import job_checkpoint_store
 from airflow_provider_osai.operators.base import OsaiOperator, fail_without_retry, started_at
 from airflow_provider_osai.triggers.event import JobEvent, Outcome, task_try
@@ -111,12 +110,8 @@ In all other states the task continues, here or elsewhere: a supervisor that los
 evicted, or was superseded by the next try also ends its task's process.
 """
 UNREADABLE: Final = "unreadable"
-RARELY_USED: Final = frozenset({"kind", "state", "job_id"})
-"""Keys of a result that become XComs at the end only if another task refers to them."""
 GRACE = 300.0
 """Seconds after the deadline at which Airflow ends the deferral itself, in case no triggerer runs."""
-JOB = "osai_job"
-"""The XCom with the job's id, kind and connection id, for the job page."""
 MOVED_TIMEOUT = 60.0
 """Maximum seconds to look for a job that was submitted through another connection, to cancel it."""
 DEFERRALS = "osai_deferrals"
@@ -184,11 +179,12 @@ class OsaiJobOperator(OsaiOperator):
     """Submits a job to OSAI, waits for its end, and returns the ids of its results.
 
     Returns ``kind``, ``job_id``, ``state``, the ids of the results (``model_id``, ``dataset_id``, ``conversion_id``,
-    ``device_id``) and ``metrics``. Each is also an XCom of its own; ``kind`` and ``state`` only if another task of the
-    Dag refers to it, as in ``train.output["state"]``. Right after submission it pushes the XCom ``job_id`` and the
-    portal link. The time limit is the task's ``execution_timeout``, counted from the task's start;
-    then the job is cancelled. For a job that the sandbox only simulated, the result has ``simulated``: ``True``, and
-    the task log a warning; results of a real OSAI have no such key.
+    ``device_id``) and ``metrics``. Those that the Dag refers to, as in ``train.output["model_id"]``, are also XComs of
+    their own; see ``multiple_outputs``. Right after submission it pushes the XCom ``osai_job``, with ``kind``,
+    ``job_id`` and ``conn_id``, the XCom ``job_id`` if the Dag refers to it, and the portal link. The time limit is the
+    task's ``execution_timeout``, counted from the task's start; then the job is cancelled. For a job that the sandbox
+    only simulated, the result has ``simulated``: ``True``, and the task log a warning; results of a real OSAI have no
+    such key.
 
     :param osai_conn_id: the connection's id.
     :param deferrable: wait in the triggerer instead of occupying a worker slot. Default: Airflow's
@@ -293,7 +289,7 @@ class OsaiJobOperator(OsaiOperator):
                 log_job_message(self.log, job)
                 suppress_asset_events(self)  # the job may still fail
                 self._job = None  # no longer this task's to cancel, even if Airflow kills this process now
-                return dict(job.references())
+                return push_outputs(self, context, dict(job.references()), but=(JOB_ID,))
 
     @tracing.traced(tracing.RESUME)
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
@@ -351,7 +347,7 @@ class OsaiJobOperator(OsaiOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
-            job_id = self._pull_own_xcom(context, "job_id")
+            job_id = self._own_job_id(context)
             deferrals = int(self._pull_own_xcom(context, DEFERRALS) or 0)
             if not job_id:
                 raise
@@ -368,19 +364,6 @@ class OsaiJobOperator(OsaiOperator):
             )
             return self.execute_complete(context, job_event.payload())
 
-    def post_execute(self, context: Any, result: Any = None) -> None:
-        """Push the keys of the result that tasks use as XComs of their own, in place of all: each costs Airflow a call.
-
-        ``kind`` and ``state`` say nothing after a success, and ``job_id`` was pushed at the submission.
-        """
-        if not self.multiple_outputs or not isinstance(result, Mapping) or not self.do_xcom_push:
-            return
-        rarely_used = RARELY_USED & result.keys()
-        unused = rarely_used - referenced_outputs(self, rarely_used)
-        for key in result.keys() - unused:
-            context["ti"].xcom_push(key=key, value=result[key])
-        self.multiple_outputs = False  # Airflow would push all
-
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:  # its signature
         """Return the job's inputs and outputs for OpenLineage; see docs/lineage.md."""
         # Imported here because OpenLineage is an extra.
@@ -396,14 +379,14 @@ class OsaiJobOperator(OsaiOperator):
 
         After a clear, the trigger of the earlier try may see the end of its job, and resume the new try with it.
 
-        :raises OsaiJobLost: if neither the event nor an XCom names the job.
+        :raises OsaiJobLost: if neither the event nor the XCom names the job.
         """
         kind = self.build_request().kind
         if event.job_id and event.task_try == task_try(context["ti"]):
             return event.model_copy(update={"kind": kind})
-        job_id = str(self._pull_own_xcom(context, "job_id") or event.job_id)
+        job_id = self._own_job_id(context) or event.job_id
         if not job_id:
-            msg = "neither the trigger's event nor the XCom job_id names the job; a retry finds it"
+            msg = f"neither the trigger's event nor the XCom {JOB} names the job; a retry finds it"
             raise OsaiJobLost(msg, kind=kind, job_id=UNKNOWN_ID)
         if event.job_id == job_id:
             return event.model_copy(update={"kind": kind})
@@ -420,6 +403,10 @@ class OsaiJobOperator(OsaiOperator):
         """Put the result into the events of the task's assets. For subclasses."""
         settings = self._client.settings if self._client else self.hook.settings()
         create_asset_events(self, context, result, settings.asset_region)
+
+    def _own_job_id(self, context: Context) -> str | None:
+        """Return the id of this task's latest job."""
+        return job_id_in(self._pull_own_xcom(context, JOB))
 
     def _pull_own_xcom(self, context: Context, key: str) -> Any:
         ti = context["ti"]
@@ -452,6 +439,7 @@ class OsaiJobOperator(OsaiOperator):
             conn_id=self.osai_conn_id,
             endpoint=settings.endpoint_digest,
             try_number=ti.try_number,
+            has_legacy_keys=True,
             webhook_url=url,
             log=self.log.warning,
             on_key=partial(self._on_key, context),
@@ -475,7 +463,8 @@ class OsaiJobOperator(OsaiOperator):
         self._raise_if_killed()
         self.log.info("OSAI %s job %s is %s", job.kind, job.id, job.state)
         about = {"kind": job.kind.value, "job_id": job.id, "conn_id": self.osai_conn_id}
-        ti.xcom_push(key="job_id", value=job.id)
+        if self.requested_outputs or (self.requested_outputs is None and referenced_outputs(self, (JOB_ID,))):
+            ti.xcom_push(key=JOB_ID, value=job.id)  # now, for tasks that run although this one may fail
         ti.xcom_push(key=JOB, value=about | ({"deadline": watch.deadline} if watch.deadline else {}))
         ti.xcom_push(key=OsaiPortalLink().xcom_key, value=OsaiPortalLink.url(client.settings, job.kind, job.id))
         self._keep_portal_link()
@@ -554,7 +543,7 @@ class OsaiJobOperator(OsaiOperator):
         """Wait for the job here, or defer; return the result if it succeeded."""
         if not watch.is_over(job) and self.deferrable:
             watch = replace(watch, schedule=webhook_schedule(watch.schedule)) if self._has_webhook(client) else watch
-            self._defer(job, watch, event.next_deferral() if event else 0)
+            self._defer(self._trigger(job.kind, job.id, watch, event.next_deferral() if event else 0))
         if not watch.is_over(job):
             try:
                 with tracing.span(tracing.WAIT, job.kind, job.id):
@@ -573,9 +562,14 @@ class OsaiJobOperator(OsaiOperator):
         result = self.build_result(client, job)
         self._update_asset_events(context, result)
         self._result = result
+        self._push_result(context, result)
         measured = format_metrics(result["metrics"]) or "no metrics"
         self.log.info("OSAI %s job %s %s: %s", job.kind, job.id, job.state, measured)
         return result
+
+    def _push_result(self, context: Context, result: dict[str, Any]) -> None:
+        """Push the keys of the result that the Dag refers to. For subclasses."""
+        push_outputs(self, context, result, but=(JOB_ID,))
 
     def _push_end(self, context: Context, job: Job) -> None:
         """Push how a job ended that did not succeed, for the list of jobs: the task will return nothing."""
@@ -595,35 +589,42 @@ class OsaiJobOperator(OsaiOperator):
             message = "A second job with the idempotency key %s may be running, check the OSAI portal: %s"
             self.log.warning(message, self._doubtful_key, error)
 
-    def _defer(self, job: Job, watch: WaitOptions, deferrals: int) -> NoReturn:
+    def _defer(self, trigger: OsaiJobTrigger) -> NoReturn:
+        """Defer the task; from then on, the trigger cancels what it waits for."""
         self._raise_if_killed()  # a killed task must not be deferred
-        remaining = None if watch.deadline is None else max(0.0, watch.deadline - time.time()) + GRACE
-        self._job = None  # from now on the trigger cancels it
+        remaining = None if trigger.deadline is None else max(0.0, trigger.deadline - time.time()) + GRACE
+        self._job = None
         self.defer(
-            trigger=self._trigger(job.kind, job.id, watch, deferrals),
+            trigger=trigger,
             method_name="execute_complete",
             timeout=None if remaining is None else timedelta(seconds=remaining),
         )
 
     def _trigger(self, kind: JobKind, job_id: str, watch: WaitOptions, deferrals: int = 0) -> OsaiJobTrigger:
         return OsaiJobTrigger(
-            osai_conn_id=self.osai_conn_id,
             kind=kind.value,
             job_id=job_id,
-            since=watch.since,
-            deadline=watch.deadline,
-            poll_interval=watch.schedule.max_interval,
-            shortest_interval=watch.schedule.min_interval,
-            max_unreachable=watch.unreachable_timeout,
-            deferrals=deferrals,
-            cancel_on_kill=self.cancel_on_kill,
             until_ready=watch.wait_for_ready,
-            deferred_at=time.time(),
             reference=self._doubtful_key,
-            start_latency=self._start_latency,
-            task_try=task_try(self._context["ti"]) if self._context else "",
             stop_when=watch.stop_rules.to_dict() if watch.stop_rules else None,
+            **self._trigger_arguments(watch, deferrals),
         )
+
+    def _trigger_arguments(self, watch: WaitOptions, deferrals: int) -> dict[str, Any]:
+        """Return the arguments that are the same for the trigger of a job and that of a batch."""
+        return {
+            "osai_conn_id": self.osai_conn_id,
+            "since": watch.since,
+            "deadline": watch.deadline,
+            "poll_interval": watch.schedule.max_interval,
+            "shortest_interval": watch.schedule.min_interval,
+            "max_unreachable": watch.unreachable_timeout,
+            "deferrals": deferrals,
+            "cancel_on_kill": self.cancel_on_kill,
+            "deferred_at": time.time(),
+            "start_latency": self._start_latency,
+            "task_try": task_try(self._context["ti"]) if self._context else "",
+        }
 
     def on_kill(self) -> None:
         """Cancel the job if it has not ended and this try still owns it.
@@ -661,7 +662,7 @@ class OsaiJobOperator(OsaiOperator):
             if state == "restarting":
                 # A cleared running task starts a retry, which must not reconnect even if the cancellation fails now.
                 with suppress(Exception):
-                    self._save_cancelled(job_id)
+                    self._give_up_jobs(job_id)
             self._cancel_killed(state, kind, job_id, unreachable_timeout=float(self.unreachable_timeout))
         else:
             message = "%s continues: this process was asked to end, but its task is %s"
@@ -758,6 +759,10 @@ class OsaiJobOperator(OsaiOperator):
             raise OsaiJobStopped(f"{reason}; {outcome}", kind=kind, job_id=job_id, reason=reason)
         msg = f"not ended within the task's execution_timeout of {self.execution_timeout}; {outcome}"
         raise OsaiJobTimeout(msg, kind=kind, job_id=job_id)
+
+    def _give_up_jobs(self, job_id: str) -> None:
+        """Record that no job of the task is wanted any more. For subclasses with several."""
+        self._save_cancelled(job_id)
 
     def _save_cancelled(self, job_id: str) -> None:
         if self._context is None:

@@ -15,9 +15,9 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.hooks.deployment import load_deployment
 from airflow_provider_osai.jobs.idempotency import JobKey, TaskKey
 from airflow_provider_osai.jobs.orphans import OrphanSearch, OrphansFound
-from airflow_provider_osai.jobs.wanted import ENDED, KnownJob, state_in
+from airflow_provider_osai.jobs.wanted import ENDED, JOB, KnownJob, state_in
+from airflow_provider_osai.operators._outputs import push_outputs
 from airflow_provider_osai.operators.base import OsaiOperator, fail_without_retry
-from airflow_provider_osai.operators.job import JOB
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -92,7 +92,7 @@ class OsaiCancelOrphanedJobsOperator(OsaiOperator):
             self.log.info("%s", report.summary())
             if report.failures:
                 raise report.failures[0]
-        return report.found(self.action, MAX_LIST_LENGTH)
+        return push_outputs(self, context, report.found(self.action, MAX_LIST_LENGTH))
 
 
 class _TasksFromApi:

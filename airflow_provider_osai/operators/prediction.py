@@ -49,5 +49,16 @@ class OsaiPredictOperator(OsaiJobOperator):
         )
 
     def build_result(self, client: OsaiClient, job: Job) -> dict[str, Any]:
-        """Return the result, with the dataset also where the API does not report it."""
-        return {"dataset_id": str(self.dataset_id), **super().build_result(client, job)}
+        """Return the result, with the dataset also where the API does not report it; warn if nothing was labelled."""
+        result = {"dataset_id": str(self.dataset_id), **super().build_result(client, job)}
+        metrics = result["metrics"]
+        if metrics.get("labelled") == 0 and metrics.get("images", 0) > 0:
+            self.log.warning("%s", self._unlabelled(metrics["images"]))
+        return result
+
+    def _unlabelled(self, images: float) -> str:
+        if self.mode == PredictionMode.UNANNOTATED.value:
+            reason = "with mode='unannotated', an image that has a category or a label counts as annotated"
+        else:
+            reason = f"no label has the min_confidence of {self.min_confidence}"
+        return f"None of the {images:g} images was labelled: {reason}"

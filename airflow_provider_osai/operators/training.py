@@ -171,7 +171,7 @@ class OsaiTrainModelOperator(OsaiBaseTrainingOperator):
     :param track_to: ``mlflow``: write the training to MLflow; see docs/mlflow.md.
     :param mlflow_experiment: the name of MLflow's experiment.
     :param mlflow_model: the name of the registered model in MLflow of which the model becomes a version.
-    :raises OsaiJobStopped: if a rule of ``stop_when`` held; the job was cancelled.
+    :raises OsaiJobStopped: if a rule of ``stop_when`` held; the job was cancelled, or asked to stop and has no model.
     """
 
     template_fields = (
@@ -250,7 +250,7 @@ class OsaiRetrainModelOperator(OsaiBaseTrainingOperator):
     :param track_to: ``mlflow``: write the training to MLflow; see docs/mlflow.md.
     :param mlflow_experiment: the name of MLflow's experiment.
     :param mlflow_model: the name of the registered model in MLflow of which the model becomes a version.
-    :raises OsaiJobStopped: if a rule of ``stop_when`` held; the job was cancelled.
+    :raises OsaiJobStopped: if a rule of ``stop_when`` held; the job was cancelled, or asked to stop and has no model.
     """
 
     template_fields = (

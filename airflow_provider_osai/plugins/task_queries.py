@@ -15,8 +15,7 @@ from sqlalchemy import Select, and_, select
 
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.jobs.idempotency import Deployment, JobKey, TaskKey
-from airflow_provider_osai.jobs.wanted import ENDED, GONE, KnownJob
-from airflow_provider_osai.operators.job import JOB
+from airflow_provider_osai.jobs.wanted import ENDED, GONE, JOB, KnownJob
 
 __all__ = ["TasksInDatabase"]
 

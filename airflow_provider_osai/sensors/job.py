@@ -29,6 +29,7 @@ from airflow_provider_osai.jobs.progress_log import PollLogger, is_due_at_age
 from airflow_provider_osai.jobs.summary_log import log_job_message, log_summary
 from airflow_provider_osai.links.portal import OsaiPortalLink
 from airflow_provider_osai.observability import metrics, tracing
+from airflow_provider_osai.operators._outputs import push_outputs
 from airflow_provider_osai.operators.base import fail_without_retry, started_at
 from airflow_provider_osai.triggers.event import JobEvent, Outcome
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
@@ -58,7 +59,8 @@ class OsaiJobSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer. Default: Airflow's ``[operators] default_deferrable``.
     :param unreachable_timeout: seconds for which OSAI may be unreachable before the sensor fails (default 3600). With
         ``mode="reschedule"``, which keeps no state between two pokes, ``timeout`` applies instead.
-    :param multiple_outputs: push each key of the returned dict as a separate XCom (default).
+    :param multiple_outputs: which keys of the returned dict become XComs of their own. ``None`` (default): those that
+        the Dag refers to; see the operators. ``True``: all. ``False``: none.
     :raises OsaiJobFailed: if the job failed.
     :raises OsaiJobCancelled: if the job was cancelled.
     :raises OsaiJobTimeout: if the job had not ended at a deferred sensor's ``execution_timeout``. It is not cancelled.
@@ -79,10 +81,11 @@ class OsaiJobSensor(BaseSensorOperator):
         osai_conn_id: str = OsaiHook.default_conn_name,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         unreachable_timeout: float = 3600.0,
-        multiple_outputs: bool = True,
+        multiple_outputs: bool | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        super().__init__(multiple_outputs=multiple_outputs is not False, **kwargs)
+        self.requested_outputs: bool | None = multiple_outputs
         self.kind = kind
         self.job_id = job_id
         self.osai_conn_id = osai_conn_id
@@ -100,7 +103,7 @@ class OsaiJobSensor(BaseSensorOperator):
             context["ti"].xcom_push(key=OsaiPortalLink().xcom_key, value=link)
             if self.deferrable:
                 return self._return_or_defer(self._get_job_if_reachable(), context)
-        return super().execute(context)
+        return push_outputs(self, context, super().execute(context))
 
     def poke(self, context: Context) -> bool | PokeReturnValue:  # Airflow's signature
         """Poll the job; return ``False`` if it has not ended, or during a temporary outage."""
@@ -186,7 +189,7 @@ class OsaiJobSensor(BaseSensorOperator):
     def _return_or_defer(self, job: Job | None, context: Context, event: JobEvent | None = None) -> dict[str, Any]:
         if job is None or not job.is_terminal:
             self._defer(context, event)
-        return self._build_result(job)
+        return push_outputs(self, context, self._build_result(job))
 
     def _build_result(self, job: Job) -> dict[str, Any]:
         metrics.count_job_over(job)

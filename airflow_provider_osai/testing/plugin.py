@@ -44,7 +44,7 @@ def osai_sandbox(
     """Run a sandbox for this test, with the connection ``osai_default`` and an empty metadata database.
 
     The sandbox trains small models. ``osai_sandbox.control`` scripts jobs, injects faults and returns the recorded
-    requests; see docs/sandbox.md. Airflow's metadata database is a SQLite file for this test, without champions or
+    requests; see docs/testing.md. Airflow's metadata database is a SQLite file for this test, without champions or
     other asset events; the configured database is not used. Needs the extra ``sandbox``.
 
     ``@pytest.mark.osai_sandbox(contract=...)`` lets both ends speak a contract document instead of the default.

@@ -67,8 +67,14 @@ class OsaiJobBatchTrigger(OsaiJobTrigger):
         return f"{__name__}.{type(self).__name__}", arguments | own
 
     @property
-    def _job_ids(self) -> tuple[str, ...]:
+    def awaited_job_ids(self) -> tuple[str, ...]:
+        """OSAI's ids of the jobs that this trigger waits for."""
         return tuple(self.job_ids)
+
+    @property
+    def most_unended(self) -> int:
+        """How many of them may still run when the task is resumed."""
+        return self.resume_at
 
     async def _poll(self, shared: SharedClient, kind: JobKind) -> None:
         """Poll all jobs until few enough run.

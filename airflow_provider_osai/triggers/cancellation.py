@@ -12,15 +12,14 @@ from weakref import WeakSet
 
 from airflow.providers.common.compat.sdk import XCom
 from airflow.triggers.base import BaseTrigger
-from asgiref.sync import sync_to_async
 
 from airflow_provider_osai.api.errors import OsaiError
 from airflow_provider_osai.api.models import JobKind
-from airflow_provider_osai.hooks.background_tasks import run_in_background
+from airflow_provider_osai.hooks.background_tasks import in_airflow_thread, run_in_background
 from airflow_provider_osai.hooks.shared_client import acquire_with_retries, release_shared_client
 from airflow_provider_osai.jobs.flow import arun
 from airflow_provider_osai.jobs.lifecycle import cancel, retry_while_unreachable
-from airflow_provider_osai.jobs.wanted import ENDED, GONE, state_in
+from airflow_provider_osai.jobs.wanted import ENDED, GONE, JOB, state_in
 from airflow_provider_osai.observability import metrics
 
 if TYPE_CHECKING:
@@ -49,6 +48,8 @@ MAX_LINES: Final = 10
 """Maximum log lines about single jobs of a batch."""
 BATCH: Final = "osai_batch"
 """The XCom with the jobs of a batch and the id of the batch, ``batch_id``."""
+ID_IN: Final = {JOB: "job_id", BATCH: "batch_id"}
+"""Key of the id in the XCom that names the job or batch of a task."""
 DEFERRED: Final = "deferred"
 UNREADABLE: Final = "unreadable"
 RETRY_STATES: Final = frozenset({"up_for_retry", "up_for_reschedule"})
@@ -64,7 +65,7 @@ class KilledTask:
     :param kind: the job's kind.
     :param job_id: OSAI's id of the job, or the id of the batch of jobs.
     :param job_ids: the ids of the jobs to cancel.
-    :param job_key: the XCom with the ``job_id`` of the task's latest try.
+    :param job_key: the XCom that names the job or batch of the task's latest try, one of :data:`ID_IN`.
     :param unreachable_timeout: seconds for which the cancellation is retried while OSAI is unreachable.
     :param log: the trigger's logger, which writes into the task log as long as the trigger runs.
     :param wait_for_ready: whether the task waited for a device, which is kept if the task succeeded.
@@ -151,7 +152,7 @@ class KilledTask:
         while True:
             state = await task_state(self.ti)
             elapsed = time.monotonic() - started
-            job_id = await self._xcom(self.job_key) if state in (DEFERRED, "running") else None
+            job_id = await self._current_job_id() if state in (DEFERRED, "running") else None
             has_other_job = job_id not in (None, UNREADABLE, self.job_id)
             seen_resumed += state == "running" and job_id == self.job_id
             if state in ENDED or state == GONE:
@@ -170,18 +171,24 @@ class KilledTask:
                 self.log.info("OSAI %s job %s is kept, since its task is %s", self.kind, self.job_id, state)
             return state if is_killed else None
 
+    async def _current_job_id(self) -> Any:
+        """Return the id of the task's present job or batch; ``None`` if it has none, or ``"unreadable"``."""
+        value = await self._xcom(self.job_key)
+        if value is None:
+            return None
+        return value.get(ID_IN[self.job_key], UNREADABLE) if isinstance(value, dict) else UNREADABLE
+
     async def _xcom(self, key: str) -> Any:
         """Return an XCom of the task; ``None`` if there is none, ``"unreadable"`` if it cannot be read."""
         if not HAS_ON_KILL:
             return UNREADABLE  # that triggerer handles one request at a time, and the state is sufficient
         ti = self.ti
         try:
-            value = await sync_to_async(XCom.get_one)(
-                key=key, dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=_map_index(ti)
+            return await in_airflow_thread(
+                XCom.get_one, key=key, dag_id=ti.dag_id, run_id=ti.run_id, task_id=ti.task_id, map_index=_map_index(ti)
             )
         except Exception:  # the XCom only refines the decision
             return UNREADABLE
-        return value.get("batch_id") if key == BATCH and isinstance(value, dict) else value
 
 
 _warm_loops: WeakSet[asyncio.AbstractEventLoop] = WeakSet()
@@ -208,8 +215,12 @@ async def task_state(ti: Any) -> str:
     from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
 
     try:
-        states = await sync_to_async(RuntimeTaskInstance.get_task_states)(
-            dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=_map_index(ti)
+        states = await in_airflow_thread(
+            RuntimeTaskInstance.get_task_states,
+            dag_id=ti.dag_id,
+            task_ids=[ti.task_id],
+            run_ids=[ti.run_id],
+            map_index=_map_index(ti),
         )
         return str(state_in(states, ti.run_id, ti.task_id, _map_index(ti)))
     except Exception:  # whatever Airflow raises, the job must be kept

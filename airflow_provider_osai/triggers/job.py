@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -19,12 +20,13 @@ from airflow_provider_osai.jobs.flow import arun
 from airflow_provider_osai.jobs.lifecycle import WaitOptions, end_at_deadline, wait
 from airflow_provider_osai.jobs.polling import MIN_INTERVAL, PollSchedule
 from airflow_provider_osai.jobs.progress_log import PollLogger
+from airflow_provider_osai.jobs.wanted import JOB
 from airflow_provider_osai.observability import tracing
 from airflow_provider_osai.triggers.cancellation import HAS_ON_KILL, KilledTask, job_text, warm_up
 from airflow_provider_osai.triggers.event import JobEvent, Outcome
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable
 
     from airflow_provider_osai.api.models import Job
     from airflow_provider_osai.hooks.shared_client import SharedClient
@@ -71,7 +73,7 @@ class OsaiJobTrigger(BaseTrigger):
     :param stop_when: when to stop a training before its end, see :class:`StopRules`; ``None`` = never.
     """
 
-    job_key: ClassVar[str] = "job_id"
+    job_key: ClassVar[str] = JOB
     """The XCom in which the task names what it waits for, so that the trigger of an earlier try can be recognised."""
 
     def __init__(
@@ -165,7 +167,7 @@ class OsaiJobTrigger(BaseTrigger):
                 hook=OsaiHook(self.osai_conn_id),
                 kind=self.kind,
                 job_id=self.job_id,
-                job_ids=self._job_ids,
+                job_ids=self.awaited_job_ids,
                 job_key=self.job_key,
                 unreachable_timeout=self.max_unreachable,
                 log=self.log,
@@ -188,25 +190,35 @@ class OsaiJobTrigger(BaseTrigger):
         return max(0.0, self.deferred_at + hold - now)
 
     async def _wait_for_event(self) -> JobEvent:
-        carried = {"deadline": self.deadline, "reference": self.reference, "task_try": self.task_try}
         try:
-            job = await self._wait_for_job()
+            return self.ended_event(await self._wait_for_job())
         except OsaiError as error:
             self.log.warning("Stopped waiting for the job: %s", error)
-            return JobEvent.stopped(self.kind, self.job_id, error, self.deferrals, **carried)
+            return JobEvent.stopped(self.kind, self.job_id, error, self.deferrals, **self._carried)
         except Exception as error:
-            self.log.exception("Unexpected error while waiting for %s", job_text(self.kind, self._job_ids))
-            return JobEvent.stopped(self.kind, self.job_id, error, self.deferrals, **carried)
-        if job is None:
-            return JobEvent(
-                kind=self.kind, job_id=self.job_id, outcome=Outcome.ENDED, deferrals=self.deferrals, **carried
-            )
-        return JobEvent.ended(job, self.deferrals, **carried)
+            self.log.exception("Unexpected error while waiting for %s", job_text(self.kind, self.awaited_job_ids))
+            return JobEvent.stopped(self.kind, self.job_id, error, self.deferrals, **self._carried)
+
+    def ended_event(self, job: Job | None) -> JobEvent:
+        """Return the event that resumes the task after the end of its job; ``None`` for the jobs of a batch."""
+        if job is not None:
+            return JobEvent.ended(job, self.deferrals, **self._carried)
+        outcome = Outcome.ENDED
+        return JobEvent(kind=self.kind, job_id=self.job_id, outcome=outcome, deferrals=self.deferrals, **self._carried)
 
     @property
-    def _job_ids(self) -> tuple[str, ...]:
-        """The ids of the jobs that this trigger waits for."""
+    def _carried(self) -> dict[str, Any]:
+        return {"deadline": self.deadline, "reference": self.reference, "task_try": self.task_try}
+
+    @property
+    def awaited_job_ids(self) -> tuple[str, ...]:
+        """OSAI's ids of the jobs that this trigger waits for."""
         return (self.job_id,)
+
+    @property
+    def most_unended(self) -> int:
+        """How many of them may still run when the task is resumed."""
+        return 0
 
     async def _wait_for_job(self) -> Job | None:
         """Wait for the job. Cancel it at the deadline or by a rule, since the task may be resumed much later."""
@@ -233,9 +245,9 @@ class OsaiJobTrigger(BaseTrigger):
         finally:
             await release_shared_client(shared)
 
-    async def _poll(self, shared: SharedClient, kind: JobKind) -> Job | None:
-        """Poll until the job has ended, and return it."""
-        return await shared.batch_poller.run(wait(shared.client.calls, kind, self.job_id, self._wait_options()))
+    def _poll(self, shared: SharedClient, kind: JobKind) -> Awaitable[Job | None]:
+        """Poll until the job has ended, and return it. Not a coroutine: thousands of triggers would keep one more."""
+        return shared.batch_poller.run(wait(shared.client.calls, kind, self.job_id, self._wait_options()))
 
     async def _cancel_all(self, kind: JobKind, why: str) -> Job | None:
         """Cancel the job; return it if it has ended, or its device is ready, just in time.
@@ -274,16 +286,15 @@ class OsaiJobTrigger(BaseTrigger):
         return None
 
     def _wait_options(self) -> WaitOptions:
-        return WaitOptions(
+        options = WaitOptions(
             since=self.since,
             deadline=self.deadline,
             schedule=PollSchedule(self.poll_interval, min_interval=self.shortest_interval),
             unreachable_timeout=self.max_unreachable,
             on_poll=PollLogger(self.log, since=self.since),
             wait_for_ready=bool(self.until_ready),
-            stop_rules=self._stop_rules(),
-            warn=self.log.warning,
         )
+        return replace(options, stop_rules=self._stop_rules(), warn=self.log.warning) if self.stop_when else options
 
     def _stop_rules(self) -> StopRules | None:
         try:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
-from contextlib import ExitStack
+import threading
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +65,23 @@ class Ran:
             )
             row = session.execute(query).first()
         return row[0].value if row else None  # the database has decoded it; once more, and an id like "1e5" is a number
+
+    def result(self, task_id: str, key: str, map_index: int = -1) -> Any:
+        """Return one key of what a task has returned."""
+        return (self.xcom(task_id, map_index=map_index) or {}).get(key)
+
+    def outputs(self, task_id: str, map_index: int = -1) -> set[str]:
+        """Return the keys of a task's XComs, without what it returned and what is for our pages."""
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        of_task = (XComModel.dag_id == self.run.dag_id, XComModel.run_id == self.run.run_id)
+        query = select(XComModel.key).where(*of_task, XComModel.task_id == task_id, XComModel.map_index == map_index)
+        with create_session() as session:
+            keys = session.scalars(query).all()
+        assert len(keys) == len(set(keys))
+        return {key for key in keys if key != "return_value" and not key.startswith("osai_")}
 
 
 def forget_asset_events():
@@ -161,6 +180,57 @@ class FakeStateStore:
 def context(request, ti):
     """What a task runs in: Airflow 3.3 has a state store, 3.1 and 3.2 have none."""
     return {"ti": ti} | ({"task_state_store": FakeStateStore()} if request.param.startswith("with ") else {})
+
+
+@pytest.fixture
+def dataset(connection):
+    """Create a dataset, and return its id."""
+    from airflow_provider_osai.hooks.osai import OsaiHook
+
+    with OsaiHook().get_conn() as client:
+        return client.create_dataset("digits").id
+
+
+@pytest.fixture
+def jobs(sandbox):
+    """Return the jobs that the sandbox has, in the order of their submission."""
+    return lambda: sandbox.control.record()["jobs"]
+
+
+def trigger_of(operator, context):
+    """Run a task until it is deferred, and return its trigger."""
+    from airflow.providers.common.compat.sdk import TaskDeferred
+
+    with pytest.raises(TaskDeferred) as caught:
+        operator.execute(context)
+    return caught.value.trigger
+
+
+def event_of(trigger):
+    """Run a trigger until it fires, and return the payload of its event."""
+    return asyncio.run(anext(trigger.run())).payload
+
+
+@contextmanager
+def run_when(is_time, action):
+    """Run an action on another thread as soon as it is time, as a signal comes while a task runs.
+
+    If the task ends before that, the action is run then, and the test fails by what it asserts.
+    """
+    ended = threading.Event()
+
+    def wait():
+        while not ended.is_set() and not is_time():
+            ended.wait(0.01)
+        action()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def messages(text):

@@ -21,11 +21,11 @@ def test_a_training_and_an_upload_add_the_assets_that_they_made(run_dag, connect
     ran = run_dag("alias", images=str(images))
     assert ran.state == "success"
     host = urlsplit(sandbox.base_url).netloc
-    model, dataset = ran.xcom("train", "model_id"), ran.xcom("data", "dataset_id")
+    model, dataset = ran.result("train", "model_id"), ran.result("data", "dataset_id")
     found = events()
     assert set(found) == {f"osai://{host}/models/{model}", f"osai://{host}/datasets/{dataset}"}
-    assert found[f"osai://{host}/models/{model}"]["metrics"] == ran.xcom("train", "metrics")
-    assert found[f"osai://{host}/datasets/{dataset}"]["data_digest"] == ran.xcom("upload", "data_digest")
+    assert found[f"osai://{host}/models/{model}"]["metrics"] == ran.result("train", "metrics")
+    assert found[f"osai://{host}/datasets/{dataset}"]["data_digest"] == ran.result("upload", "data_digest")
     with create_session() as session:
         names = session.execute(select(AssetAliasModel.name).where(AssetAliasModel.assets.any())).scalars().all()
     assert {"trained models", "uploaded datasets"} <= set(names)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from datetime import timedelta
 
 import pytest
@@ -12,20 +10,20 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow.sdk import DAG
 
 from airflow_provider_osai.api.calls import OsaiApi
-from airflow_provider_osai.api.errors import OsaiJobCancelled, OsaiJobFailed, OsaiJobLost, OsaiJobTimeout
-from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.api.errors import (
+    OsaiInvalidData,
+    OsaiJobCancelled,
+    OsaiJobFailed,
+    OsaiJobLost,
+    OsaiJobTimeout,
+)
+from airflow_provider_osai.jobs import submission
 from airflow_provider_osai.operators.batch import OsaiJobBatchOperator
 from airflow_provider_osai.triggers.batch import OsaiJobBatchTrigger
-from tests.airflow.conftest import FakeStateStore, FakeTaskInstance
+from tests.airflow.conftest import FakeStateStore, FakeTaskInstance, event_of, run_when, trigger_of
 
 FOREVER = {"timing": "reads", "reads": 10**6}
 NAMES = [f"m{number}" for number in range(5)]
-
-
-@pytest.fixture
-def dataset(connection):
-    with OsaiHook().get_conn() as client:
-        return client.send(client.calls.create_dataset("digits")).id
 
 
 @pytest.fixture
@@ -33,29 +31,14 @@ def make(dataset, sandbox):
     """Make a batch of trainings, and script what the sandbox does with its jobs."""
 
     def operator(timing="immediate", **options):
-        script = {name: options.pop(name) for name in ("reads", "seconds", "end", "message") if name in options}
+        names = ("reads", "seconds", "end", "message", "invalid_data")
+        script = {name: options.pop(name) for name in names if name in options}
         sandbox.control.script("training", timing, **script)
         defaults = {"task_id": "task", "kind": "training", "argument": "model_name", "requests": NAMES}
         common = {"arguments": {"dataset_ids": [dataset]}, "poll_interval": 0.05}
         return OsaiJobBatchOperator(**defaults | common | options)
 
     return operator
-
-
-@pytest.fixture
-def jobs(sandbox):
-    """The jobs that the sandbox has, in the order of their submission."""
-    return lambda: sandbox.control.record()["jobs"]
-
-
-def trigger_of(operator, context) -> OsaiJobBatchTrigger:
-    with pytest.raises(TaskDeferred) as caught:
-        operator.execute(context)
-    return caught.value.trigger
-
-
-def event_of(trigger):
-    return asyncio.run(anext(trigger.run())).payload
 
 
 def to_the_end(make, context, **options):
@@ -72,6 +55,11 @@ def to_the_end(make, context, **options):
             event = event_of(OsaiJobBatchTrigger(**json.loads(json.dumps(kwargs))))
             options.pop("timing", None)
             resume, arguments = make(**options, timing="immediate").execute_complete, (context, event)
+
+
+def live(jobs):
+    """Count the jobs that have not ended."""
+    return sum(job["state"] in ("queued", "running") for job in jobs())
 
 
 class TestResults:
@@ -114,8 +102,8 @@ class TestResults:
             ).expand(requests=[["a", "b"], ["c"]])
         one = mapped.unmap({"requests": ["a", "b"]})
         assert (one.requests, one.multiple_outputs) == (["a", "b"], False)
-        with pytest.raises(TypeError, match="use_webhook"):
-            OsaiJobBatchOperator.partial(task_id="t", kind="training", use_webhook=True)
+        with pytest.raises(TypeError, match="wait_for_completion"):
+            OsaiJobBatchOperator.partial(task_id="t", kind="training", wait_for_completion=False)
 
 
 class TestInFlight:
@@ -137,6 +125,20 @@ class TestInFlight:
         assert len(results) == len(jobs()) == 5
         assert max(most) <= 2
         assert deferrals >= 3 if deferrable else deferrals == 0
+
+    def test_a_clear_and_a_retry_respect_the_maximum_too(self, make, context, jobs):
+        """Twelve jobs that have succeeded are no permission to run twelve at the same time."""
+        names = [f"m{number}" for number in range(12)]
+        make(requests=names, max_in_flight=2).execute(context)
+        context["ti"] = FakeTaskInstance(try_number=2, max_tries=2)
+        trigger = trigger_of(make(**FOREVER, requests=names, max_in_flight=2, deferrable=True), context)
+        assert len(trigger.job_ids) == live(jobs) == 2
+        assert len(jobs()) == 14
+        context["ti"].try_number = 3
+        assert trigger_of(make(**FOREVER, requests=names, max_in_flight=2, deferrable=True), context).job_ids == (
+            trigger.job_ids
+        )
+        assert len(jobs()) == 14
 
 
 class TestFailures:
@@ -179,9 +181,42 @@ class TestFailures:
             make("reads", reads=3, argument=None, requests=requests).execute(context)
         assert [job["state"] for job in jobs()] == ["succeeded"]
 
+    def test_after_a_rejection_no_more_are_submitted_although_the_task_was_deferred(self, make, context, jobs, sandbox):
+        requests = [{"model_name": "a"}, {"model_name": "b", "dataset_ids": ["no-such"]}, *[{"model_name": "c"}] * 10]
+        with pytest.raises(AirflowFailException, match=r"requests\[1\] rejected; 10 were not submitted. OSAI rejected"):
+            to_the_end(make, context, timing="reads", reads=2, argument=None, requests=requests, deferrable=True)
+        assert [job["state"] for job in jobs()] == ["succeeded"]
+        assert sandbox.control.record()["counts"]["training.submit"] == 2
+
+    def test_a_rejected_request_is_not_sent_again_after_each_deferral(self, make, context, jobs, sandbox):
+        requests = [{"model_name": "b", "dataset_ids": ["no-such"]}, *[{"model_name": "c"}] * 6]
+        options = {"argument": None, "requests": requests, "max_in_flight": 2, "on_failure": "collect"}
+        results, deferrals = to_the_end(make, context, timing="reads", reads=2, deferrable=True, **options)
+        assert deferrals > 0
+        assert [result["state"] for result in results] == ["rejected", *["succeeded"] * 6]
+        assert "no-such" in results[0]["message"]
+        assert sandbox.control.record()["counts"]["training.submit"] == 7
+
+    def test_what_data_spoils_is_not_retried(self, make, context, jobs):
+        """As with a task for each job."""
+        with pytest.raises(AirflowFailException, match="its data or arguments") as caught:
+            make(requests=["m0"], end="failed", invalid_data=True).execute(context)
+        assert isinstance(caught.value.__cause__, OsaiInvalidData)
+
+    def test_as_many_rejections_as_may_fail_do_not_prevent_a_retry(self, make, context, jobs):
+        """A retry submits what failed for another reason."""
+        requests = [{"model_name": "a", "dataset_ids": ["no-such"]}, {"model_name": "b"}, {"model_name": "c"}]
+        options = {"argument": None, "requests": requests, "on_failure": "collect", "max_failures": 1}
+        with pytest.raises(OsaiJobFailed, match="2 of 3 jobs did not succeed"):
+            make(end="failed", **options).execute(context)
+        context["ti"].try_number = 2
+        assert [result["state"] for result in make(**options).execute(context)] == ["rejected", *["succeeded"] * 2]
+
     @pytest.mark.parametrize(
         ("options", "said"),
         [
+            ({"requests": {"m0", "m1"}}, "a list is needed"),
+            ({"requests": frozenset(["m0"])}, "a list is needed"),
             ({"kind": "device_rental"}, "a batch takes training"),
             ({"kind": "poetry"}, "must be one of"),
             ({"requests": "m1"}, "a list is needed"),
@@ -281,14 +316,13 @@ class TestTheEnd:
 
     def test_a_kill_cancels_all(self, make, context, jobs):
         operator = make(**FOREVER)
-        threading.Timer(1.0, operator.on_kill).start()
-        with pytest.raises(OsaiJobCancelled):
+        with run_when(lambda: len(jobs()) == 5, operator.on_kill), pytest.raises(OsaiJobCancelled):
             operator.execute(context)
         assert [job["state"] for job in jobs()] == ["cancelled"] * 5
 
     @pytest.mark.parametrize("deferrable", [True, False])
     def test_at_the_deadline_all_are_cancelled_and_a_retry_submits_them_again(self, make, context, jobs, deferrable):
-        options = {"deferrable": deferrable, "execution_timeout": timedelta(seconds=1)}
+        options = {"deferrable": deferrable, "execution_timeout": timedelta(seconds=3)}
         with pytest.raises(OsaiJobTimeout, match="0 of 5 jobs succeeded within"):
             to_the_end(make, context, **FOREVER, **options)
         assert [job["state"] for job in jobs()] == ["cancelled"] * 5
@@ -298,8 +332,8 @@ class TestTheEnd:
 
     def test_an_outage_is_waited_out(self, make, context, sandbox, jobs):
         operator = make("reads", reads=3)
-        threading.Timer(0.5, lambda: sandbox.control.fault("status", "training.*", times=6)).start()
-        assert len(operator.execute(context)) == len(jobs()) == 5
+        with run_when(jobs, lambda: sandbox.control.fault("status", "training.*", times=6)):
+            assert len(operator.execute(context)) == len(jobs()) == 5
 
     def test_an_outage_that_lasts_loses_no_job(self, make, context, sandbox, jobs):
         trigger = trigger_of(make(**FOREVER, deferrable=True, unreachable_timeout=1), context)
@@ -317,6 +351,48 @@ class TestTheEnd:
             context | {"ti": with_ids(context["ti"], gone, "no-such")}, event_of(trigger)
         )
         assert [result["state"] for result in results] == ["lost"] + ["succeeded"] * 4
+
+    def test_a_job_that_was_submitted_late_and_twice_is_cancelled_also_after_a_deferral(
+        self, make, context, sandbox, jobs, monkeypatch
+    ):
+        """Its first submission seemed to have failed, so it was sent again."""
+        sandbox.control.fault("reset", "training.submit", times=1)
+        with monkeypatch.context() as patched:
+            patched.setattr(submission, "find_jobs", lambda *_: [])  # a proxy holds the first one back
+            results, deferrals = to_the_end(make, context, timing="reads", reads=3, requests=["m0"], deferrable=True)
+        assert (len(results), deferrals) == (1, 1)
+        assert sorted(job["state"] for job in jobs()) == ["cancelled", "succeeded"]
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_a_token_that_is_rejected_meanwhile_leaves_no_jobs_behind(self, make, ti, sandbox, jobs, status):
+        """The task is retried, and its retry reconnects: nothing would ask for the jobs any more otherwise."""
+        context = {"ti": ti, "task_state_store": FakeStateStore()}
+        trigger_of(make(**FOREVER, requests=NAMES[:3], deferrable=True), context)
+        ti.try_number = 2
+        sandbox.control.fault("status", "training.list", status=status, times=10**6)
+        sandbox.control.fault("status", "training.get", status=status, times=10**6)
+        sandbox.control.fault("status", "training.submit", status=status, times=10**6)
+        with pytest.raises(OsaiJobLost, match=r"a retry reconnects|cannot be read now"):
+            make(**FOREVER, on_failure="collect", unreachable_timeout=0.2).execute(context)
+        sandbox.control.clear_faults()
+        ti.try_number = 3
+        assert len(trigger_of(make(**FOREVER, deferrable=True), context).job_ids) == 5
+        assert [job["state"] for job in jobs()].count("cancelled") == 0
+        assert len(jobs()) == 5
+
+    def test_a_token_that_is_rejected_in_the_middle_is_retried(self, make, ti, sandbox, jobs):
+        context = {"ti": ti, "task_state_store": FakeStateStore()}
+        sandbox.control.fault("status", "training.submit", status=401, times=100, after=3)
+        with pytest.raises(OsaiJobLost, match=r"submitting more jobs failed .*None was cancelled"):
+            make(**FOREVER).execute(context)
+        sandbox.control.clear_faults()
+        ti.try_number = 2
+        assert len(trigger_of(make(**FOREVER, deferrable=True), context).job_ids) == len(jobs()) == 5
+
+    def test_a_token_that_is_rejected_from_the_start_is_not_retried(self, make, context, sandbox):
+        sandbox.control.fault("status", "training.submit", status=401, times=100)
+        with pytest.raises(AirflowFailException, match="401"):
+            make(**FOREVER).execute(context)
 
     def test_a_failed_trigger_is_replaced_a_few_times(self, make, context, jobs):
         trigger_of(make(**FOREVER, deferrable=True), context)
@@ -350,3 +426,66 @@ def resume_failed(operator, context):
     """Resume a task whose trigger failed, as Airflow does."""
     error = {"error": "Trigger failure", "traceback": ["boom"]}
     return operator.resume_execution("__fail__", error, context)
+
+
+class TestWebhooks:
+    @pytest.fixture
+    def webhooks(self, connection, dataset):
+        def configure(**extra):
+            connection(webhook_base_url="http://127.0.0.1:9", webhook_secret="canary-webhook-secret", **extra)
+
+        configure()
+        return configure
+
+    @pytest.fixture
+    def urls(self, monkeypatch):
+        """The webhook URLs with which jobs were submitted."""
+        urls = []
+        submit = OsaiApi.submit_job
+        monkeypatch.setattr(OsaiApi, "submit_job", lambda *args: (urls.append(args[3]), submit(*args))[1])
+        return urls
+
+    def test_all_jobs_have_the_webhook_of_the_task_and_are_polled_slowly(self, make, context, urls, webhooks):
+        trigger = trigger_of(make(**FOREVER, deferrable=True), context)
+        assert len(urls) == 5
+        assert len(set(urls)) == 1
+        assert urls[0].startswith("http://127.0.0.1:9/osai/webhook/")
+        assert (trigger.poll_interval, trigger.shortest_interval) == (600.0, 600.0)
+
+    def test_with_use_webhook_off_they_are_polled(self, make, context, urls, webhooks):
+        assert trigger_of(make(**FOREVER, deferrable=True, use_webhook=False), context).poll_interval == 0.05
+        assert set(urls) == {None}
+
+    def test_a_blocking_task_has_none(self, make, context, urls, webhooks):
+        make(deferrable=False).execute(context)
+        assert set(urls) == {None}
+
+    def test_an_api_without_a_list_has_none(self, make, context, urls, webhooks):
+        """A webhook has the other jobs read, which would be a request for each."""
+        webhooks(contract={"training.list": None})
+        assert trigger_of(make(**FOREVER, deferrable=True), context).poll_interval == 0.05
+        assert set(urls) == {None}
+        with pytest.raises(AirflowFailException, match=r"use_webhook = True: a batch needs training\.list"):
+            make(**FOREVER, deferrable=True, use_webhook=True).execute(context)
+
+    def test_required_webhooks_need_a_connection_that_is_configured(self, make, context):
+        with pytest.raises(AirflowFailException, match="webhook"):
+            make(**FOREVER, deferrable=True, use_webhook=True).execute(context)
+
+
+def test_lineage_has_the_inputs_and_outputs_of_all_jobs(make, context, dataset):
+    batch = make()
+    results = batch.execute(context)
+    lineage = batch.get_openlineage_facets_on_complete(None)
+    assert [each.name for each in lineage.inputs] == [f"datasets/{dataset}"]
+    assert [each.name for each in lineage.outputs] == [f"models/{result['model_id']}" for result in results]
+    assert lineage.run_facets["osai_job"].kind == "training"
+
+
+def test_lineage_of_a_failed_batch_has_what_was_made(make, context, dataset):
+    batch = make(end="failed")
+    with pytest.raises(OsaiJobFailed):
+        batch.execute(context)
+    lineage = batch.get_openlineage_facets_on_failure(None)
+    assert [each.name for each in lineage.inputs] == [f"datasets/{dataset}"]
+    assert lineage.outputs == []

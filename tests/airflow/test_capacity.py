@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_osai.api.errors import OsaiBusy
 from airflow_provider_osai.hooks.osai import OsaiHook
-from airflow_provider_osai.jobs import submission
+from airflow_provider_osai.jobs import lifecycle
 from airflow_provider_osai.observability import metrics as observability
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 from tests.stats import Recorder
@@ -35,7 +35,7 @@ REASONS = [
 def metrics(monkeypatch):
     """The metrics of a test, in which pauses are short."""
     recorder = Recorder()
-    monkeypatch.setattr(submission, "MAX_RETRY_DELAY", 0.05)
+    monkeypatch.setattr(lifecycle, "MAX_RETRY_DELAY", 0.05)
     monkeypatch.setattr(observability, "enabled", lambda: True)
     monkeypatch.setattr(observability, "_stats", lambda: recorder)
     return recorder

@@ -11,7 +11,7 @@ from tests.conftest import settings_for
 
 @pytest.mark.parametrize("mode", ["deferrable", "blocking"])
 def test_a_training_returns_the_same_in_every_mode(run_dag, sandbox, connection, images, mode):
-    """References and metrics, each also an XCom of its own, and the link to the portal."""
+    """References and metrics, and the link to the portal."""
     ran = run_dag(f"journey_{mode}", images=str(images))
     assert ran.state == "success"
     result = ran.xcom("train")
@@ -20,10 +20,9 @@ def test_a_training_returns_the_same_in_every_mode(run_dag, sandbox, connection,
     assert result["metrics"]["accuracy"] > 0.5
     with OsaiClient(settings_for(sandbox.base_url)) as client:
         assert client.get_job("training", result["job_id"]).result.confusion_matrix is not None
-    assert ran.xcom("train", "confusion_matrix") is None  # XComs stay small
-    assert ran.xcom("train", "samples") is None
-    assert ran.xcom("train", "model_id") == result["model_id"]
-    assert ran.xcom("train", "job_id") == result["job_id"]
+    assert ran.outputs("train") == set()  # XComs stay small, and no task refers to one
+    assert ran.outputs("upload") == {"dataset_id"}
+    assert ran.xcom("upload", "dataset_id") == ran.result("upload", "dataset_id")
     assert ran.xcom("train", "osai_portal_link") == f"{sandbox.portal_url}/trainings/{result['job_id']}"
 
 
@@ -39,7 +38,7 @@ def test_mapped_tasks_each_have_a_job_of_their_own(run_dag, connection, images):
     """``expand`` over models, and over what the mapped tasks return."""
     ran = run_dag("journey_mapped", images=str(images))
     assert ran.state == "success"
-    jobs = {ran.xcom(task, "job_id", index) for task in ("train", "convert", "predict") for index in (0, 1)}
+    jobs = {ran.result(task, "job_id", index) for task in ("train", "convert", "predict") for index in (0, 1)}
     assert len(jobs) == 6
     assert [ran.xcom("train", map_index=i)["metrics"]["epochs"] for i in (0, 1)] == [2, 3]
     assert ran.xcom("predict", map_index=0)["metrics"]["images"] == 60

@@ -108,13 +108,13 @@ class TestRent:
             rent(execution_timeout=timedelta(seconds=0.2)).execute(context)
         assert rentals() == ["cancelled"]
 
-    @pytest.mark.parametrize("found_by", ["job_id", "reference"])
+    @pytest.mark.parametrize("found_by", ["id", "reference"])
     def test_whatever_makes_it_fail_it_gives_back_the_device(self, rent, context, ti, rentals, monkeypatch, found_by):
         """Here Airflow takes no XCom; the lease is found by its id, or by its reference if that never came back."""
         push, operator = ti.xcom_push, rent()
 
         def broken(key, value):
-            if key == "job_id":
+            if key == "osai_job":
                 if found_by == "reference":
                     operator._job = None
                 raise ConnectionError
@@ -250,9 +250,9 @@ class TestBlock:
         """As many tests as are asked for, on one device."""
         ran = run_dag("example_osai_device", runs=2)
         assert ran.state == "success", ran.tasks
-        device = ran.xcom("rent_device", "device_id")
+        device = ran.result("rent_device", "device_id")
         assert ran.xcom("test_on_device", map_index=1) == f"run 1 on device {device}"
-        assert ran.xcom("release_device")["released"] == [ran.xcom("rent_device", "job_id")]
+        assert ran.xcom("release_device")["released"] == [ran.result("rent_device", "job_id")]
         assert rentals() == ["cancelled"]
 
     def test_a_block_that_fails_fails_the_run_and_gives_back_the_device(self, run_dag, connection, rentals):

@@ -9,24 +9,21 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from airflow.sdk import DAG
 
+from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiJobCancelled, OsaiJobFailed, OsaiJobStopped
 from airflow_provider_osai.api.models import JobState
-from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.operators.training import OsaiRetrainModelOperator, OsaiTrainModelOperator
+from airflow_provider_osai.sandbox import Sandbox
 from airflow_provider_osai.triggers import job as job_trigger
 from airflow_provider_osai.triggers.event import JobEvent, Outcome
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
 from tests.airflow.conftest import FakeStateStore
+from tests.conftest import CANARY
 
 NAN = {"history": [{"epoch": 1, "loss": 0.7}, {"epoch": 2, "loss": "NaN"}]}
 FLAT = {"history": [{"epoch": n, "loss": 0.1 / n, "valLoss": 0.5} for n in range(1, 30)]}
 STALLED = {"progress": 0.4}
-
-
-@pytest.fixture
-def dataset(connection):
-    with OsaiHook().get_conn() as client:
-        return client.send(client.calls.create_dataset("digits")).id
 
 
 @pytest.fixture
@@ -45,11 +42,6 @@ def make(dataset, sandbox):
 def context(ti):
     """A task on Airflow 3.3, whose state store the retries below also do without."""
     return {"ti": ti, "task_state_store": FakeStateStore()}
-
-
-@pytest.fixture
-def jobs(sandbox):
-    return lambda: sandbox.control.record()["jobs"]
 
 
 @pytest.fixture
@@ -142,6 +134,39 @@ class TestStop:
         with pytest.raises(OsaiJobStopped, match=r"nan_loss\); cancelling it failed, it may continue"):
             run(make(NAN, {"nan_loss": True}, deferrable=deferrable), context)
         assert states() == ["running"]
+
+
+@pytest.mark.parametrize("deferrable", [True, False], ids=["deferrable", "blocking"])
+class TestStopOperation:
+    """An API whose contract binds training.stop."""
+
+    @pytest.fixture
+    def sandbox(self):
+        with Sandbox(access_token=CANARY, contract=apply_overrides(Contract(), {"training.stop": {}})) as running:
+            yield running
+
+    @pytest.fixture(autouse=True)
+    def _bound(self, connection):
+        connection(contract={"training.stop": {}})
+
+    def test_a_training_that_does_not_improve_succeeds_with_its_model(self, make, context, sandbox, states, deferrable):
+        result = run(make(FLAT, {"patience": 5}, deferrable=deferrable), context)
+        assert (result["state"], states()) == ("succeeded", ["succeeded"])
+        assert result["model_id"]
+        counts = sandbox.control.record()["counts"]
+        assert (counts["training.stop"], counts.get("training.cancel", 0)) == (1, 0)
+
+    def test_another_rule_cancels_the_job(self, make, context, sandbox, states, deferrable):
+        with pytest.raises(OsaiJobStopped):
+            run(make(NAN, {"nan_loss": True, "patience": 9}, deferrable=deferrable), context)
+        assert states() == ["cancelled"]
+        assert "training.stop" not in sandbox.control.record()["counts"]
+
+    def test_a_refused_request_is_followed_by_the_cancellation(self, make, context, sandbox, states, deferrable):
+        sandbox.control.fault("html", "training.stop", times=100)
+        with pytest.raises(OsaiJobStopped, match="patience = 5"):
+            run(make(FLAT, {"patience": 5}, deferrable=deferrable), context)
+        assert states() == ["cancelled"]
 
 
 class TestList:

@@ -68,7 +68,7 @@ class TestWholeDags:
         """Also in one process, where Airflow's notifiers keep the text of their first rendering."""
         candidates = [candidate("a", 0.5), candidate("b", 0.9), candidate("c", 0.1)]
         ran = run_dag("alerts_mapped", candidates=candidates, file=str(tmp_path / "notes"))
-        decided = {f"{name} {ran.xcom('gate', 'decision', index)} by gate" for index, name in enumerate("abc")}
+        decided = {f"{name} {ran.result('gate', 'decision', index)} by gate" for index, name in enumerate("abc")}
         assert ran.state == "success", ran.tasks
         assert set((tmp_path / "notes").read_text().splitlines()) == decided
         assert "Callback 1 of 2, broken, failed and is ignored: RuntimeError: nobody hears of b" in logged()

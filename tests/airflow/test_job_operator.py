@@ -31,12 +31,6 @@ FOREVER = {"timing": "reads", "reads": 10**6}
 
 
 @pytest.fixture
-def dataset(connection):
-    with OsaiHook().get_conn() as client:
-        return client.send(client.calls.create_dataset("digits")).id
-
-
-@pytest.fixture
 def make(dataset, sandbox):
     """Make a training operator, and script what the sandbox does with its job."""
 
@@ -47,12 +41,6 @@ def make(dataset, sandbox):
         return OsaiTrainModelOperator(**defaults | options)
 
     return operator
-
-
-@pytest.fixture
-def jobs(sandbox):
-    """The jobs that the sandbox has."""
-    return lambda: sandbox.control.record()["jobs"]
 
 
 def deferred(operator, context) -> TaskDeferred:
@@ -76,7 +64,6 @@ class TestExecute:
         (job,) = jobs()
         about = {"kind": "training", "job_id": job["id"], "conn_id": "osai_default"}
         assert ti.xcoms == {
-            "job_id": job["id"],
             "osai_job": about | {"state": "failed", "simulated": True},
             "osai_portal_link": f"{sandbox.portal_url}/trainings/{job['id']}",
         }

@@ -67,7 +67,7 @@ class TestWhatAirflowReads:
         _, mapped = both(cls, inlets=[OTHER])
         one = mapped.unmap({list(ARGUMENTS[cls])[-1]: "a"})
         assert {n: getattr(one, n) for n in READ_BY_AIRFLOW} == {n: getattr(mapped, n) for n in READ_BY_AIRFLOW}
-        assert one.multiple_outputs
+        assert one.requested_outputs is None
 
     def test_a_gate_reads_and_updates_its_champion_and_runs_one_at_a_time(self):
         for gate in both(OsaiModelGateOperator):
@@ -153,13 +153,12 @@ class TestRuns:
     """Whole Dags, against the sandbox."""
 
     def test_create_upload_train_and_convert(self, run_dag, connection, images):
-        """Each key of what an instance returns is an XCom of its own; unchanged data is skipped the next time."""
+        """Each instance has results of its own; unchanged data is skipped the next time."""
         ran = run_dag("mapped_training", images=str(images))
         assert ran.state == "success", ran.tasks
-        keys = {"create": "dataset_id", "upload": "data_digest", "train": "model_id", "convert": "conversion_id"}
-        for task_id, key in keys.items():
-            assert [ran.xcom(task_id, key, i) for i in (0, 1)] == [ran.xcom(task_id, map_index=i)[key] for i in (0, 1)]
-        models = {ran.xcom("train", "model_id", index) for index in (0, 1)}
+        for task_id, key in {"create": "dataset_id", "train": "model_id", "convert": "conversion_id"}.items():
+            assert len({ran.result(task_id, key, index) for index in (0, 1)}) == 2
+        models = {ran.result("train", "model_id", index) for index in (0, 1)}
         assert {extra["model_id"] for extra in events("osai://eu/models/mapped-candidates")} == models
         again = run_dag("mapped_training", images=str(images))
         assert {again.tasks["upload[0]"], again.tasks["upload[1]"], again.tasks["train"]} == {"skipped"}
@@ -167,7 +166,7 @@ class TestRuns:
     def test_a_gate_for_each_candidate(self, run_dag, connection):
         """Whatever their order, the best is the champion at last, and only promotions make events."""
         ran = run_dag("mapped_gate", candidates=[candidate("a", 0.5), candidate("b", 0.7), candidate("c", 0.6)])
-        verdicts = {model: ran.xcom("gate", "decision", index) for index, model in enumerate("abc")}
+        verdicts = {model: ran.result("gate", "decision", index) for index, model in enumerate("abc")}
         told = events("osai://eu/models/mapped-champion")
         assert ran.state == "success", ran.tasks
         assert told[-1]["model_id"] == "b"
@@ -214,9 +213,9 @@ class TestRuns:
         """Each device is given back, by a task that is retried ten times."""
         ran = run_dag("mapped_rent")
         assert ran.state == "success", ran.tasks
-        jobs = [ran.xcom("rent", "job_id", index) for index in (0, 1)]
-        assert [ran.xcom("release", "released", index) for index in (0, 1)] == [[job] for job in jobs]
-        assert [ran.xcom("use", map_index=i) for i in (0, 1)] == [ran.xcom("rent", "device_id", i) for i in (0, 1)]
+        jobs = [ran.result("rent", "job_id", index) for index in (0, 1)]
+        assert [ran.result("release", "released", index) for index in (0, 1)] == [[job] for job in jobs]
+        assert [ran.xcom("use", map_index=i) for i in (0, 1)] == [ran.result("rent", "device_id", i) for i in (0, 1)]
         assert {rental["state"] for rental in sandbox.control.rentals()} == {"cancelled"}
         assert {ti.max_tries for ti in ran.run.get_task_instances() if ti.task_id == "release"} == {10}
 

@@ -29,7 +29,7 @@ from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 from airflow_provider_osai.sensors.job import OsaiJobSensor
 from airflow_provider_osai.triggers import cancellation
 from airflow_provider_osai.triggers.cancellation import KilledTask
-from tests.airflow.conftest import FakeStateStore, FakeTaskInstance
+from tests.airflow.conftest import FakeStateStore, FakeTaskInstance, event_of, trigger_of
 from tests.conftest import CANARY, settings_for
 from tests.stats import Recorder, StatsdServer, initialize_stats
 
@@ -51,10 +51,7 @@ def recorded(switched_on, monkeypatch):
 
 
 @pytest.fixture
-def train(connection, sandbox):
-    with OsaiHook().get_conn() as client:
-        dataset = client.create_dataset("digits").id
-
+def train(dataset):
     def operator(**options):
         options = {"dataset_ids": dataset, "model_name": "m", "poll_interval": 0.05} | options
         return OsaiTrainModelOperator(task_id="task", **options)
@@ -67,13 +64,6 @@ def context(ti):
     return {"ti": ti, "task_state_store": FakeStateStore()}
 
 
-def event_of(operator, context):
-    """Defer the task, run its trigger, and return the trigger's event."""
-    with pytest.raises(TaskDeferred) as caught:
-        operator.execute(context)
-    return asyncio.run(anext(caught.value.trigger.run())).payload
-
-
 class TestJob:
     """Of one job that a task submits and waits for."""
 
@@ -82,7 +72,7 @@ class TestJob:
         sandbox.control.script("training", "reads", reads=2)
         operator = train(deferrable=deferrable)
         if deferrable:
-            operator.execute_complete(context, event_of(operator, context))
+            operator.execute_complete(context, event_of(trigger_of(operator, context)))
         else:
             operator.execute(context)
         assert recorded.counts["osai.job.submitted{kind=training}"] == 1
@@ -133,7 +123,7 @@ class TestJob:
         operator = train(unreachable_timeout=0.2)
         with pytest.raises(OsaiJobLost):
             operator.execute_complete(
-                context, {"kind": "training", "job_id": context["ti"].xcoms["job_id"], "outcome": "ended"}
+                context, {"kind": "training", "job_id": context["ti"].xcoms["osai_job"]["job_id"], "outcome": "ended"}
             )
         assert recorded.counts["osai.job.lost{kind=training}"] == 1
         assert recorded.counts["osai.poll.failures{kind=training,operation=get}"] >= 1
@@ -216,7 +206,7 @@ class TestKill:
         sandbox.control.script("training", "reads", reads=10**6)
         with pytest.raises(TaskDeferred):
             train(deferrable=True).execute(context)
-        asyncio.run(self.killed(context["ti"].xcoms["job_id"]).cancel_jobs())
+        asyncio.run(self.killed(context["ti"].xcoms["osai_job"]["job_id"]).cancel_jobs())
         assert recorded.counts["osai.job.cancelled_by_kill{kind=training}"] == 1
 
     def test_a_job_that_had_ended_is_not_counted(self, train, context, sandbox, recorded):
@@ -230,7 +220,7 @@ class TestKill:
         with pytest.raises(TaskDeferred):
             train(deferrable=True).execute(context)
         sandbox.control.fault("status", "*", times=10**6)
-        asyncio.run(self.killed(context["ti"].xcoms["job_id"]).cancel_jobs())
+        asyncio.run(self.killed(context["ti"].xcoms["osai_job"]["job_id"]).cancel_jobs())
         assert recorded.counts["osai.job.cancel_failed{kind=training}"] == 1
 
     def test_a_kill_on_a_worker(self, train, context, sandbox, recorded):
@@ -285,11 +275,15 @@ class TestContract:
         assert recorded.counts["osai.contract.errors{}"] == 1
 
     def test_an_observer_that_fails_is_ignored(self, monkeypatch):
-        def fail(_operation, _kind):
+        seen = []
+
+        def fail(operation, kind):
+            seen.append((operation, kind))
             raise RuntimeError(CANARY)
 
-        monkeypatch.setattr(misfits, "_observers", [fail])
+        monkeypatch.setattr(misfits, "_observers", [fail, fail])
         misfits.report_misfit("training.get", "word")
+        assert seen == [("training.get", "word")] * 2
 
 
 def test_nested_blocks_count_an_error_once(recorded):
@@ -334,8 +328,9 @@ class TestOff:
     @pytest.fixture(autouse=True)
     def off(self, monkeypatch):
         metrics.enabled.cache_clear()
-        monkeypatch.setattr(metrics, "_stats", None)  # calling it would fail
-        yield
+        loaded = []
+        monkeypatch.setattr(metrics, "_stats", lambda: loaded.append(True))
+        yield loaded
         metrics.enabled.cache_clear()
 
     def test_polls_are_sent_by_the_same_function(self):
@@ -344,11 +339,12 @@ class TestOff:
         assert metrics.count_polls(send) is send
         assert metrics.count_async_polls(send) is send
 
-    def test_nothing_is_loaded(self):
+    def test_nothing_is_loaded(self, off):
         metrics.count_job_over(ended_job(), 1.0)
         metrics.count_kill("training", is_cancelled=True)
         metrics.count_error(OsaiJobLost("m", kind="training", job_id="7"))
         asyncio.run(metrics.prepare())
+        assert off == []
 
     def test_an_invalid_option_is_off(self, monkeypatch):
         monkeypatch.setenv("AIRFLOW__METRICS__STATSD_ON", "perhaps")
@@ -366,7 +362,7 @@ def test_a_failing_backend_fails_no_task_and_is_not_logged(train, context, sandb
     monkeypatch.setattr(metrics, "_stats", BrokenBackend)
     sandbox.control.script("training", "reads", reads=2)
     operator = train(deferrable=True)
-    assert operator.execute_complete(context, event_of(operator, context))["state"] == "succeeded"
+    assert operator.execute_complete(context, event_of(trigger_of(operator, context)))["state"] == "succeeded"
 
 
 def test_a_backend_that_cannot_be_loaded_fails_no_task(train, context, sandbox, switched_on, monkeypatch):
@@ -376,7 +372,7 @@ def test_a_backend_that_cannot_be_loaded_fails_no_task(train, context, sandbox, 
     monkeypatch.setattr(metrics, "_stats", load)
     sandbox.control.script("training", "reads", reads=2)
     operator = train(deferrable=True)
-    assert operator.execute_complete(context, event_of(operator, context))["state"] == "succeeded"
+    assert operator.execute_complete(context, event_of(trigger_of(operator, context)))["state"] == "succeeded"
 
 
 def test_a_backend_that_hangs_holds_no_event_loop_and_loses_only_counts(switched_on, monkeypatch):
@@ -393,7 +389,6 @@ def test_a_backend_that_hangs_holds_no_event_loop_and_loses_only_counts(switched
         await metrics.prepare()
         metrics.count_webhook_resume("training")
         metrics.count_job_over(ended_job(created_at="2026-11-28", started_at="2026-11-28"))
-        assert not ended.is_set()
         ended.set()
 
     asyncio.run(use())  # waits for the thread
@@ -456,4 +451,4 @@ def test_the_server_gets_the_life_of_a_job_of_a_dag(run_dag, connection, images,
     timed = [line for line in lines if line.endswith("|ms")]
     for name in ("duration,kind=training,state=succeeded", "queued_duration,kind=training"):
         assert [line for line in timed if re.fullmatch(rf"airflow\.osai\.job\.{name}:\d+\.\d+\|ms", line)], timed
-    assert not [line for line in lines if ran.xcom("train", "job_id") in re.split(r"[.,=:|]", line)[:-2]]
+    assert not [line for line in lines if ran.result("train", "job_id") in re.split(r"[.,=:|]", line)[:-2]]

@@ -129,7 +129,7 @@ class TestWholeDags:
 
     def test_promotion_moves_the_alias_to_the_version_of_the_model(self, run_dag, connection, images, mlflow):
         ran = run_dag("tracked_on_a_worker", images=str(images))
-        model_id = ran.xcom("train", "model_id")
+        model_id = ran.result("train", "model_id")
         version = mlflow.get_model_version_by_alias("tracked", "champion")
         assert version.tags["osai.model_id"] == model_id
         assert version.run_id == ran.xcom("train", "mlflow_run_id")
@@ -203,14 +203,14 @@ class TestTraining:
             make(**FOREVER, deferrable=True).execute(context)
         ti.max_tries = 1
         make().execute(context)
-        statuses = {run.data.tags["osai.job_id"] == ti.xcoms["job_id"]: run.info.status for run in runs()}
+        statuses = {run.data.tags["osai.job_id"] == ti.xcoms["osai_job"]["job_id"]: run.info.status for run in runs()}
         assert statuses == {False: "KILLED", True: "FINISHED"}
 
     def test_a_resumed_task_ends_the_run(self, make, context, ti, sandbox, runs):
         with pytest.raises(TaskDeferred):
             make(**FOREVER, deferrable=True).execute(context)
-        sandbox.control.end(ti.xcoms["job_id"])
-        event = JobEvent(kind="training", job_id=ti.xcoms["job_id"], outcome=Outcome.ENDED).payload()
+        sandbox.control.end(ti.xcoms["osai_job"]["job_id"])
+        event = JobEvent(kind="training", job_id=ti.xcoms["osai_job"]["job_id"], outcome=Outcome.ENDED).payload()
         make(**FOREVER, deferrable=True).execute_complete(context, event)
         assert [run.info.status for run in runs()] == ["FINISHED"]
 
@@ -346,8 +346,8 @@ class TestOutages:
         with pytest.raises(TaskDeferred):
             make(**FOREVER, deferrable=True).execute(context)
         uri(address)
-        sandbox.control.end(ti.xcoms["job_id"])
-        event = JobEvent(kind="training", job_id=ti.xcoms["job_id"], outcome=Outcome.ENDED).payload()
+        sandbox.control.end(ti.xcoms["osai_job"]["job_id"])
+        event = JobEvent(kind="training", job_id=ti.xcoms["osai_job"]["job_id"], outcome=Outcome.ENDED).payload()
         make(**FOREVER, deferrable=True).execute_complete(context, event)
         (run,) = runs()
         assert (run.info.status, run.data.params["model_name"]) == ("FINISHED", "m")
@@ -494,7 +494,7 @@ class TestGate:
     def test_a_gate_without_a_connection_or_a_server_still_promotes(self, gate, uri, monkeypatch, logged):
         monkeypatch.delenv("AIRFLOW_CONN_OSAI_DEFAULT", raising=False)
         uri(f"http://127.0.0.1:{free_port()}")
-        assert gate().xcom("gate", "decision") == "promoted"
+        assert gate().result("gate", "decision") == "promoted"
         assert "Writing the promotion of model b to MLflow failed" in logged()
 
 

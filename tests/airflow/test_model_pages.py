@@ -51,7 +51,7 @@ def gate(ran):
 def test_gate_page_shows_why_a_model_was_promoted(browser, runs):
     page = browser().get(gate(runs[0]))
     text = text_of(page)
-    model = runs[0].xcom("gate", "model_id")
+    model = runs[0].result("gate", "model_id")
     assert re.match(rf"OSAI gate Model {model} is promoted", text)
     assert "Why promoted there was no champion" in text
     assert "What to do" not in text
@@ -65,9 +65,9 @@ def test_gate_page_shows_why_a_model_was_promoted(browser, runs):
 def test_gate_page_shows_why_a_model_was_rejected_and_what_to_do(browser, runs):
     """With both models' metrics, the requirement of each, and the evaluations."""
     text = text_of(browser().get(gate(runs[1])))
-    candidate, champion = (ran.xcom("gate", "model_id") for ran in reversed(runs))
+    candidate, champion = (ran.result("gate", "model_id") for ran in reversed(runs))
     assert "is rejected" in text
-    assert runs[1].xcom("gate", "reasons")[0] in text
+    assert runs[1].result("gate", "reasons")[0] in text
     assert "What to do Train with more or better data" in text
     assert re.search(r"accuracy \S+ \S+ -0\.\d+ at least 0.8 and better than \S+ not met", text)
     assert f"Champion at the decision {champion}" in text
@@ -115,7 +115,7 @@ def test_metrics_of_a_training_are_compared_with_champion_and_previous_run(brows
 
 def test_training_is_better_or_worse_than_a_champion_measured_on_the_same_data(browser, runs, asset_id):
     """Which is what a gate without an evaluation compares."""
-    digest = runs[1].xcom("train_model", "data_digest")
+    digest = runs[1].result("train_model", "data_digest")
     add_event(asset_id, {"model_id": "same-data", "metrics": {"accuracy": 0.99, "loss": 9}, "measured_on": digest})
     page = browser().get(f"/task/{DAG}/{runs[1].run.run_id}/train_model/-1").text
     assert re.search(r'class="difference worse"><b>-0\.\d+</b> to champion<', page)
@@ -137,25 +137,25 @@ class TestHistory:
         """The latest first, with the reasons; and a chart of the metric that the gate compares."""
         page = browser().get(f"/models/{asset_id}")
         text = text_of(page)
-        promoted, rejected = (ran.xcom("gate", "model_id") for ran in runs)
+        promoted, rejected = (ran.result("gate", "model_id") for ran in runs)
         body = text[text.index("Time Model Outcome") :]
         assert body.index(rejected) < body.index(promoted)
         assert re.search(rf"{promoted} champion promoted", body)
-        assert runs[1].xcom("gate", "reasons")[0] in body
+        assert runs[1].result("gate", "reasons")[0] in body
         (chart,) = charts_of(page)
         assert chart["title"] == "accuracy"
         assert [each["label"] for each in chart["points"]] == ["promoted", "rejected"]
         assert chart["champion"][0] == chart["champion"][1] == chart["points"][0]["values"][0]
 
     def test_history_of_another_metric_can_be_shown(self, browser, runs, asset_id):
-        names = list(runs[0].xcom("gate", "metrics"))
+        names = list(runs[0].result("gate", "metrics"))
         assert len(names) > 1
         (chart,) = charts_of(browser().get(f"/models/{asset_id}?metric={names[-1]}"))
         assert chart["title"] == names[-1]
         assert charts_of(browser().get(f"/models/{asset_id}?metric=none"))[0]["title"] == "accuracy"
 
     def test_event_by_hand_is_a_rollback_if_the_model_was_champion_before(self, browser, runs, asset_id):
-        model = runs[0].xcom("gate", "model_id")
+        model = runs[0].result("gate", "model_id")
         add_event(asset_id, {"model_id": "by-hand", "metrics": {"accuracy": 0.5}}, 1)
         assert re.search(r"by-hand champion set by hand 0.5", text_of(browser().get(f"/models/{asset_id}")))
         add_event(asset_id, {"model_id": model, "from_rest_api": True}, 2)

@@ -150,11 +150,11 @@ class TestWithList:
         kept["by hand"] = submit(owner("failed"), reference="by hand")
         kept["0.1"] = submit(owner("failed"), reference=owner("failed").legacy_reference(training))
         kept["deferred"] = submit(owner("deferred"))
-        airflow.add_task(owner("deferred"), "deferred", job_id=kept["deferred"])
+        airflow.add_task(owner("deferred"), "deferred", osai_job=job_xcom(kept["deferred"]))
         kept["submits"] = submit(owner("submits"), Bond.SUBMITS)
-        airflow.add_task(owner("submits"), "success", job_id=kept["submits"])
+        airflow.add_task(owner("submits"), "success", osai_job=job_xcom(kept["submits"]))
         doomed["marked success"] = submit(owner("marked"))
-        airflow.add_task(owner("marked"), "success", job_id=doomed["marked success"])
+        airflow.add_task(owner("marked"), "success", osai_job=job_xcom(doomed["marked success"]))
         doomed["mapped"] = submit(owner("mapped", map_index=1))
         airflow.add_task(owner("mapped", map_index=1), "skipped")
         kept["mapped"] = submit(owner("mapped", map_index=2))
@@ -169,7 +169,9 @@ class TestWithList:
     def test_a_device_is_wanted_until_the_dag_run_has_ended(self, airflow, submit, search, states, run, state):
         """The release may never have run."""
         rented = submit(owner("rent"), Bond.RENTS, RENTAL)
-        airflow.add_task(owner("rent"), "success", job_id=rented, return_value={"job_id": rented})
+        airflow.add_task(
+            owner("rent"), "success", osai_job=job_xcom(rented, "device_rental"), return_value={"job_id": rented}
+        )
         airflow.runs[owner().dag_id, owner().run_id] = run
         search()
         assert states() == {rented: state}
@@ -334,12 +336,12 @@ class TestInAirflow:
 
     def cancelled(self, ran):
         assert ran.state == "success", ran.tasks
-        return [ran.xcom("cancel", "cancelled", index) for index in (0, 1)]
+        return [ran.result("cancel", "cancelled", index) for index in (0, 1)]
 
     def test_jobs_of_tasks_that_only_submit_are_kept(self, submitted, run_dag):
         ran = run_dag("orphans_mapped")
         assert self.cancelled(ran) == [[], []]
-        assert [ran.xcom("cancel", "checked", index) for index in (0, 1)] == [2, 0]
+        assert [ran.result("cancel", "checked", index) for index in (0, 1)] == [2, 0]
 
     def test_mapped_over_connections_it_cancels_the_orphans_of_each(self, submitted, run_dag, states):
         """The task that failed has map index 1."""
@@ -347,12 +349,12 @@ class TestInAirflow:
         with create_session() as session:
             session.execute(update(TaskInstance).where(*failed).values(state="failed"))
         ran = run_dag("orphans_mapped")
-        assert self.cancelled(ran) == [[submitted.xcom("train", "job_id", 1)], []]
-        [orphan] = ran.xcom("cancel", "orphans", 0)
+        assert self.cancelled(ran) == [[submitted.result("train", "job_id", 1)], []]
+        [orphan] = ran.result("cancel", "orphans", 0)
         assert (orphan["dag_id"], orphan["task_id"], orphan["map_index"]) == ("orphans_left", "train", 1)
 
     def test_it_works_after_the_run_was_deleted(self, submitted, run_dag, states):
-        jobs = {submitted.xcom("train", "job_id", index) for index in (0, 1)}
+        jobs = {submitted.result("train", "job_id", index) for index in (0, 1)}
         with create_session() as session:
             session.execute(delete(TaskInstance).where(TaskInstance.run_id == submitted.run.run_id))
             session.execute(delete(DagRun).where(DagRun.run_id == submitted.run.run_id))
@@ -364,8 +366,8 @@ class TestInAirflow:
         """Its grace time is ten minutes, and these jobs are younger."""
         ran = run_dag("example_osai_cancel_orphans")
         assert ran.state == "success"
-        assert ran.xcom("cancel_orphans", "checked") == 0
-        assert run_dag("example_osai_cancel_orphans", grace=0).xcom("cancel_orphans", "checked") == 2
+        assert ran.result("cancel_orphans", "checked") == 0
+        assert run_dag("example_osai_cancel_orphans", grace=0).result("cancel_orphans", "checked") == 2
 
 
 def test_the_snippets_of_its_docs_page_are_valid():

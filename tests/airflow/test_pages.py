@@ -88,17 +88,17 @@ def test_viewer_gets_the_training_with_its_curves(browser, ran):
     loss, accuracy = charts_of(page)
     assert (loss["title"], accuracy["title"]) == ("Loss", "Accuracy")
     assert len(loss["x"]) == len(loss["series"][0]["values"]) == 20
-    assert ran.xcom("train_model", "model_id") in text
+    assert ran.result("train_model", "model_id") in text
     for label in ("Submitted", "Time in queue", "accuracy", "Parameters", "dataset ids", "Next task convert_model"):
         assert label in text
-    assert f"/trainings/{ran.xcom('train_model', 'job_id')}" in page.text
+    assert f"/trainings/{ran.result('train_model', 'job_id')}" in page.text
     assert 'data-refresh="0"' in page.text
     assert not SECRET.search(page.text)
 
 
 def test_page_of_an_unmapped_task_accepts_the_placeholder_for_the_map_index(browser, ran):
     """Airflow's UI does not replace the placeholder for an unmapped task."""
-    assert ran.xcom("train_model", "job_id") in browser().get(task(ran, map_index="{MAP_INDEX}")).text
+    assert ran.result("train_model", "job_id") in browser().get(task(ran, map_index="{MAP_INDEX}")).text
 
 
 @pytest.mark.parametrize("map_index", ["7", "99999999999999999999", "²", "-5"])
@@ -119,7 +119,7 @@ def test_user_without_permission_is_rejected(browser, ran, name):
 
 def test_list_has_no_jobs_of_unreadable_dags(browser, ran):
     text = browser("stranger").get("/").text
-    assert ran.xcom("train_model", "job_id") not in text
+    assert ran.result("train_model", "job_id") not in text
     assert "has submitted an OSAI job yet" in text
 
 
@@ -185,7 +185,7 @@ def test_error_does_not_disclose_the_connection(browser, ran, connection, caplog
         text = text_of(page)
         assert message in text
         assert f'data-refresh="{0 if is_final else 10}"' in page.text
-        assert ran.xcom("train_model", "model_id") in text
+        assert ran.result("train_model", "model_id") in text
         assert "accuracy" in text
         for detail in ("mars", "127.0.0.1", "training.get", CANARY):
             assert detail not in page.text
@@ -231,7 +231,7 @@ class TestConfusedDeputy:
 
     def test_connection_in_an_xcom_is_ignored(self, browser, ran, foreign_requests, sandbox):
         """Whether it has another type or is another OSAI connection; the task's own connection is used."""
-        job_id = ran.xcom("train_model", "job_id")
+        job_id = ran.result("train_model", "job_id")
         for conn_id in ("pg", "osai_other", "../../etc/passwd", "x" * 10_000, 7, None):
             self.write_xcom(ran, "train_model", {"kind": "training", "job_id": job_id, "conn_id": conn_id})
             assert "OSAI succeeded" in text_of(browser().get(task(ran)))
@@ -249,7 +249,7 @@ class TestConfusedDeputy:
 
     def test_job_of_another_task_is_not_shown(self, browser, ran):
         """The job's idempotency key identifies another task than the one whose XCom has the job."""
-        other = {"kind": "conversion", "job_id": ran.xcom("convert_model", "job_id")}
+        other = {"kind": "conversion", "job_id": ran.result("convert_model", "job_id")}
         self.write_xcom(ran, "train_model", other)
         text = text_of(browser().get(task(ran)))
         assert "The job in this task's XCom belongs to another task." in text
@@ -447,7 +447,7 @@ def test_slow_osai_does_not_hold_up_the_page(browser, ran, monkeypatch):
     monkeypatch.setattr("airflow_provider_osai.plugins.pages.app.FIRST_WAIT", 0.1)
     page = client.get(task(ran))
     assert "Waiting for OSAI to answer" in text_of(page)
-    assert ran.xcom("train_model", "model_id") in page.text
+    assert ran.result("train_model", "model_id") in page.text
     assert 'data-refresh="2"' in page.text
 
 
@@ -480,7 +480,7 @@ class TestJobsList:
     def test_list_has_all_jobs_of_readable_dags_with_links_to_their_pages(self, browser, ran):
         page = browser().get("/")
         for name in ("train_model", "convert_model", "predict"):
-            assert ran.xcom(name, "job_id") in page.text
+            assert ran.result(name, "job_id") in page.text
             assert f"/{name}/-1" in page.text
         text = text_of(page)
         assert "succeeded success" in text
@@ -651,6 +651,70 @@ def test_upload_page_lists_invalid_files_with_the_reasons(browser, ran):
     text = text_of(browser().get(task(ran, "upload_images")))
     assert "bad49.png not an image" in text
     assert "and 23 more" in text
+
+
+class TestUploadWithACheck:
+    """An upload whose images were checked."""
+
+    @pytest.fixture
+    def check(self, ran):
+        """Give the upload the summary of a check, and its end."""
+        before = ran.xcom("upload_images"), set_state(ran, "upload_images", "success")
+        where = (XComModel.run_id == ran.run.run_id, XComModel.task_id == "upload_images")
+        rendered = (RenderedTaskInstanceFields.run_id == ran.run.run_id,)
+        rendered += (RenderedTaskInstanceFields.task_id == "upload_images",)
+
+        def make(state, validate, **quality):
+            set_state(ran, "upload_images", state)
+            row = {(row["task_id"], row["key"]): row for row in _rows(XComModel, ran)}["upload_images", "return_value"]
+            with create_session() as session:
+                session.execute(XComModel.__table__.insert().values(row | {"key": "quality", "value": quality}))
+                fields = session.execute(select(RenderedTaskInstanceFields.rendered_fields).where(*rendered)).scalar()
+                changed = {"rendered_fields": {**fields, "validate": validate}}
+                session.execute(update(RenderedTaskInstanceFields).where(*rendered).values(changed))
+            if state == "failed":
+                set_xcom(ran, "upload_images", "return_value", None)
+
+        yield make
+        with create_session() as session:
+            session.execute(delete(XComModel).where(*where, XComModel.key == "quality"))
+        set_xcom(ran, "upload_images", "return_value", before[0])
+        set_state(ran, "upload_images", before[1])
+
+    def test_a_failed_check_shows_the_verdict_and_the_codes(self, browser, ran, check):
+        check("failed", "fail", verdict="errors", findings={"label-conflict": 2, "tiny-box": 1_234})
+        text = text_of(browser().get(task(ran, "upload_images")))
+        assert "Nothing was uploaded." in text
+        assert "Not ready for training" in text
+        assert "label-conflict 2 tiny-box 1,234" in text
+        assert "not finished" not in text
+
+    def test_a_strict_check_fails_on_warnings(self, browser, ran, check):
+        check("failed", "STRICT", verdict="warnings", findings={"tiny-box": 1})
+        text = text_of(browser().get(task(ran, "upload_images")))
+        assert "Nothing was uploaded." in text
+        assert "Usable, with warnings" in text
+
+    def test_an_upload_that_failed_later_does_not_state_that_nothing_was_uploaded(self, browser, ran, check):
+        check("failed", "warn", verdict="errors", findings={"tiny-box": 1})
+        text = text_of(browser().get(task(ran, "upload_images")))
+        assert "This upload has failed." in text
+        assert "Nothing was uploaded" not in text
+        assert "Not ready for training" in text
+
+    def test_an_upload_with_warnings_shows_the_verdict_beside_what_was_sent(self, browser, ran, check):
+        check("success", "warn", verdict="errors", findings={"few-images": 1})
+        text = text_of(browser().get(task(ran, "upload_images")))
+        assert "Not ready for training" in text
+        assert "Images in the dataset" in text
+
+    @pytest.mark.parametrize("findings", [{HOSTILE: HOSTILE}, [HOSTILE], HOSTILE, None], ids=str)
+    def test_a_hostile_summary_is_shown_escaped(self, browser, ran, check, findings):
+        check("failed", "fail", verdict="errors", findings=findings)
+        page = browser().get(task(ran, "upload_images"))
+        assert page.status_code == 200
+        assert "<script>alert" not in page.text
+        assert "Nothing was uploaded" in page.text
 
 
 def test_every_response_has_security_headers(browser, ran):

@@ -26,11 +26,6 @@ def run(start=NOON, clears=0):
 
 
 @pytest.fixture
-def jobs(sandbox):
-    return lambda: sandbox.control.record()["jobs"]
-
-
-@pytest.fixture
 def train(connection, sandbox):
     """Run a training task and return its job's id."""
     with OsaiHook().get_conn() as client:

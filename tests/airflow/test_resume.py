@@ -6,8 +6,10 @@ import asyncio
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
+import time_machine
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_provider_osai.api.errors import OsaiJobLost, OsaiJobTimeout
@@ -19,6 +21,7 @@ from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 from airflow_provider_osai.triggers import job as job_trigger
 from airflow_provider_osai.triggers.event import JobEvent, Outcome
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
+from tests.airflow.conftest import event_of, trigger_of
 
 
 @pytest.fixture
@@ -34,23 +37,13 @@ def make(connection, sandbox):
     return operator
 
 
-def deferred(operator, context) -> OsaiJobTrigger:
-    with pytest.raises(TaskDeferred) as caught:
-        operator.execute(context)
-    return caught.value.trigger
-
-
-def event_of(trigger: OsaiJobTrigger) -> dict:
-    return asyncio.run(anext(trigger.run())).payload
-
-
 class TestOutage:
     """OSAI is out of reach just when the task resumes."""
 
     @pytest.mark.parametrize("fault", ["html", "status", "reset", "expired_token"])
     def test_a_passing_outage_is_outlasted(self, make, context, sandbox, fault):
         sandbox.control.script("training", "reads", reads=1)
-        event = event_of(deferred(make(), context))
+        event = event_of(trigger_of(make(), context))
         sandbox.control.fault(fault, "training.get", times=2)
         assert make().execute_complete(context, event)["state"] == "succeeded"
 
@@ -58,7 +51,7 @@ class TestOutage:
     def test_a_longer_one_is_retryable_and_the_retry_reconnects(self, make, context, sandbox, monkeypatch, fault):
         monkeypatch.setattr(lifecycle, "AUTH_TIMEOUT", 0.2)
         sandbox.control.script("training", "reads", reads=1)
-        event = event_of(deferred(make(), context))
+        event = event_of(trigger_of(make(), context))
         sandbox.control.fault(fault, "*", times=10**6)
         with pytest.raises(OsaiJobLost, match="a retry reconnects"):
             make(unreachable_timeout=0.2).execute_complete(context, event)
@@ -68,7 +61,7 @@ class TestOutage:
     def test_a_token_that_is_refused_during_the_wait_is_retryable(self, make, context, sandbox, monkeypatch):
         monkeypatch.setattr(lifecycle, "AUTH_TIMEOUT", 0.2)
         sandbox.control.script("training", "reads", reads=10**6)
-        trigger = deferred(make(unreachable_timeout=0.2), context)
+        trigger = trigger_of(make(unreachable_timeout=0.2), context)
         sandbox.state.accounts.rotate("canary-of-the-new-token")
         event = event_of(trigger)
         assert JobEvent.parse(event).outcome is Outcome.LOST
@@ -81,7 +74,7 @@ class TestSecretsBackend:
 
     def test_a_read_that_fails_at_the_start_of_a_trigger_is_repeated(self, make, context, sandbox, monkeypatch):
         sandbox.control.script("training", "reads", reads=1)
-        trigger = deferred(make(), context)
+        trigger = trigger_of(make(), context)
         settings, fails = OsaiHook.async_settings, iter([RuntimeError("canary of a vault"), KeyError("x")])
 
         async def failing(self):
@@ -113,7 +106,7 @@ class TestSecretsBackend:
 
     def test_one_that_fails_for_good_ends_as_a_lost_job(self, make, context, sandbox, monkeypatch, logged):
         sandbox.control.script("training", "reads", reads=1)
-        trigger = deferred(make(unreachable_timeout=0.3), context)
+        trigger = trigger_of(make(unreachable_timeout=0.3), context)
 
         async def failing(_):
             raise RuntimeError("canary of a vault")
@@ -130,7 +123,7 @@ class TestDeadline:
     def test_it_is_carried_through_the_trigger_and_its_event(self, make, context, ti, sandbox):
         """On 3.1 Airflow reports a new start time for a resumed task."""
         sandbox.control.script("training", "reads", reads=10**6)
-        trigger = deferred(make(execution_timeout=timedelta(minutes=5)), context)
+        trigger = trigger_of(make(execution_timeout=timedelta(minutes=5)), context)
         event = JobEvent.stopped("training", trigger.job_id, RuntimeError(), deadline=trigger.deadline).payload()
         ti.start_date = datetime.now(UTC) + timedelta(minutes=4)
         with pytest.raises(TaskDeferred) as caught:
@@ -142,7 +135,7 @@ class TestDeadline:
 
         sandbox.control.script("training", "reads", reads=10**6)
         operator = make(execution_timeout=timedelta(minutes=5))
-        trigger = deferred(operator, context)
+        trigger = trigger_of(operator, context)
         ti.start_date = datetime.now(UTC) + timedelta(minutes=4)
         monkey = make(execution_timeout=timedelta(minutes=5))
         with pytest.raises((TaskDeferred, TaskDeferralError)) as caught:
@@ -152,7 +145,7 @@ class TestDeadline:
     def test_a_job_that_the_trigger_cancelled_is_a_timeout(self, make, context, ti, sandbox):
         """And not a cancellation by somebody else."""
         sandbox.control.script("training", "reads", reads=10**6)
-        trigger = deferred(make(), context)
+        trigger = trigger_of(make(), context)
         trigger.deadline = time.time() + 0.2
         event = event_of(trigger)
         assert sandbox.control.record()["jobs"][0]["state"] == "cancelled"
@@ -163,7 +156,7 @@ class TestDeadline:
         """In the background, while the task resumes."""
         monkeypatch.setattr(job_trigger, "CANCELLATION_TIMEOUT", 0.3)
         sandbox.control.script("training", "reads", reads=10**6)
-        trigger = deferred(make(), context)
+        trigger = trigger_of(make(), context)
         trigger.deadline = time.time() + 0.2
         sandbox.control.fault("status", "training.cancel", times=3)
 
@@ -193,28 +186,37 @@ class TestQuickJobs:
 
     def test_the_time_that_airflow_took_to_start_the_task_counts(self, make, context, ti, sandbox):
         sandbox.control.script("training", "reads", reads=10**6)
-        ti.start_date = datetime.now(UTC) - timedelta(seconds=7)
-        before = time.time()
-        latency = deferred(make(), context).start_latency
-        assert 7 <= latency <= 7 + time.time() - before + 1
+        now = datetime.now(UTC)
+        ti.start_date = now - timedelta(seconds=7)
+        with time_machine.travel(now, tick=False):
+            assert trigger_of(make(), context).start_latency == pytest.approx(7)
 
     def test_a_trigger_of_an_older_version_is_not_held_back(self):
         assert OsaiJobTrigger().hold_seconds(time.time(), time.time()) == 0.0
 
     def test_in_a_triggerer_the_event_waits(self, make, context, sandbox, monkeypatch):
         """Run inline, as ``dag.test()`` does, it does not."""
-        monkeypatch.setattr(job_trigger, "MIN_HOLD", 1.0)
         sandbox.control.script("training", "reads", reads=1)
-        trigger = deferred(make(), context)
-        trigger.trigger_id = 7
+        trigger = trigger_of(make(), context)
+        held = []
+
+        async def sleep(seconds):
+            held.append(seconds)
+
+        own = SimpleNamespace(**vars(asyncio) | {"sleep": sleep})
+        monkeypatch.setattr(job_trigger, "asyncio", own)
         event_of(trigger)
-        assert time.time() >= trigger.deferred_at + 1.0
+        assert held == []
+        trigger.trigger_id = 7
+        monkeypatch.setattr(trigger, "hold_seconds", lambda now, started: 42.0)
+        event_of(trigger)
+        assert held == [42.0]
 
 
 def test_a_late_duplicate_is_cancelled_at_the_end(make, context, sandbox):
     """A submission arrived after its client gave up and sent another one."""
     sandbox.control.script("training", "reads", reads=3)
-    trigger = deferred(make(), context)
+    trigger = trigger_of(make(), context)
     key = sandbox.control.record()["jobs"][0]["reference"]
     sandbox.control.script("training", "reads", reads=10**6)
     from airflow_provider_osai.api.requests import TrainingRequest
@@ -229,10 +231,10 @@ def test_a_late_duplicate_is_cancelled_at_the_end(make, context, sandbox):
 
 def test_a_kill_of_the_resumed_task_is_noticed_before_it_defers_again(make, context, sandbox):
     sandbox.control.script("training", "reads", reads=10**6)
-    trigger = deferred(make(), context)
+    trigger = trigger_of(make(), context)
     task = make()
     event = JobEvent.stopped("training", trigger.job_id, RuntimeError()).payload()
-    killer = threading.Timer(0.0, task.on_kill)
+    killer = threading.Thread(target=task.on_kill)
     killer.start()
     killer.join()
     from airflow_provider_osai.api.errors import OsaiJobCancelled
@@ -246,14 +248,13 @@ class TestWhichJob:
 
     def test_the_event_of_this_try_is_believed_without_a_call_to_airflow(self, make, context, sandbox):
         sandbox.control.script("training", "reads", reads=1)
-        event = event_of(deferred(make(), context))
-        del context["ti"].xcoms["job_id"]
+        event = event_of(trigger_of(make(), context))
+        del context["ti"].xcoms["osai_job"]
         assert make().execute_complete(context, event)["job_id"] == event["job_id"]
 
     @pytest.mark.parametrize("task_try", ["1/5", "2/0", "", None, 7])
     def test_that_of_another_try_is_not(self, make, context, sandbox, task_try):
         sandbox.control.script("training", "reads", reads=1)
-        event = event_of(deferred(make(), context))
-        context["ti"].xcoms["job_id"] = event["job_id"]
+        event = event_of(trigger_of(make(), context))
         result = make().execute_complete(context, event | {"job_id": "of-before", "task_try": task_try})
         assert result["job_id"] == event["job_id"]

@@ -40,7 +40,7 @@ def check(run_dag, images):
     assert ran.state == "success", ran.tasks
     assert ran.xcom("upload_images")["images"] == 60
     trained, converted, predicted = (ran.xcom(task) for task in ("train_model", "convert_model", "predict"))
-    assert trained["model_id"] == ran.xcom("train_model", "model_id")
+    assert trained["model_id"] == ran.result("train_model", "model_id")
     assert trained["metrics"]["accuracy"] >= 0.8
     assert (converted["kind"], converted["state"]) == ("conversion", "succeeded")
     assert predicted["metrics"]["images"] == 60

@@ -11,7 +11,7 @@ from airflow.utils.session import create_session
 from sqlalchemy import select
 
 from airflow_provider_osai.api import errors
-from airflow_provider_osai.jobs import submission
+from airflow_provider_osai.jobs import lifecycle
 from airflow_provider_osai.operators.retry_policy import HAS_RETRY_POLICIES, OsaiRetryPolicy, osai_retry_policy
 
 WITH_POLICY = pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="retry policies need Airflow 3.3")
@@ -21,7 +21,7 @@ DOWN = {"status": 503, "times": 10**6}
 
 @pytest.fixture(autouse=True)
 def hurried(monkeypatch):
-    monkeypatch.setattr(submission, "MAX_RETRY_DELAY", 0.05)
+    monkeypatch.setattr(lifecycle, "MAX_RETRY_DELAY", 0.05)
 
 
 @pytest.fixture
@@ -125,6 +125,7 @@ DECISIONS = {
     "OsaiJobLost": 60.0,
     "OsaiJobTimeout": "default",
     "OsaiJobStopped": "default",
+    "OsaiQualityCheckFailed": "fail",
     "OsaiRequestError": "fail",
     "OsaiUnreachable": 900.0,
     "OsaiUnsupported": "fail",

@@ -134,7 +134,3 @@ def test_trigger_of_the_sensor_never_cancels_the_job(submitted, context, sandbox
     """Neither at a kill nor at the deadline."""
     trigger = deferral(sensor(submitted(reads=10**6), timeout=0.2, deferrable=True), context).trigger
     assert (trigger.cancel_on_kill, trigger.cancel_at_deadline) == (False, False)
-
-
-def test_each_key_of_the_result_is_a_separate_xcom_by_default(submitted):
-    assert sensor(submitted("immediate")).multiple_outputs is True

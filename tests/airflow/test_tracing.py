@@ -6,18 +6,17 @@ import asyncio
 
 import pytest
 import respx
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from airflow_provider_osai.api.errors import OsaiJobFailed
-from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.observability import tracing
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 from airflow_provider_osai.sensors.job import OsaiJobSensor
-from tests.airflow.conftest import FakeStateStore
+from tests.airflow.conftest import FakeStateStore, trigger_of
 from tests.conftest import CANARY
 
 
@@ -47,10 +46,7 @@ def spans(exporter):
 
 
 @pytest.fixture
-def train(connection, sandbox):
-    with OsaiHook().get_conn() as client:
-        dataset = client.create_dataset("digits").id
-
+def train(dataset):
     def operator(**options):
         options = {"dataset_ids": dataset, "model_name": "m", "poll_interval": 0.05} | options
         return OsaiTrainModelOperator(task_id="task", **options)
@@ -61,12 +57,6 @@ def train(connection, sandbox):
 @pytest.fixture
 def context(ti):
     return {"ti": ti, "task_state_store": FakeStateStore()}
-
-
-def trigger_of(operator, context):
-    with pytest.raises(TaskDeferred) as caught:
-        operator.execute(context)
-    return caught.value.trigger
 
 
 def test_a_job_that_is_waited_for_on_a_worker(train, context, sandbox, spans):
@@ -125,7 +115,7 @@ def test_a_failed_job_is_an_error_with_its_type_alone(train, context, sandbox, s
         operator.execute(context)
     with pytest.raises(OsaiJobFailed):
         operator.execute_complete(
-            context, {"kind": "training", "job_id": context["ti"].xcoms["job_id"], "outcome": "ended"}
+            context, {"kind": "training", "job_id": context["ti"].xcoms["osai_job"]["job_id"], "outcome": "ended"}
         )
     resume = spans()["osai.resume"]
     assert not resume.status.is_ok

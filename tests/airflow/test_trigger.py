@@ -16,6 +16,7 @@ from airflow_provider_osai.triggers import cancellation
 from airflow_provider_osai.triggers.event import JobEvent, Outcome
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
 from tests.conftest import CANARY
+from tests.waiting import async_until
 
 ARGUMENTS = {
     "osai_conn_id": "c",
@@ -149,14 +150,18 @@ def test_an_invalid_argument_fires_an_event(job, arguments):
 
 
 def test_a_token_that_is_rotated_during_a_wait_is_read_again(job, sandbox, connection, monkeypatch):
-    trigger = job("reads", reads=6)
+    trigger = job("reads", reads=10**6)
+    (record,) = sandbox.state.jobs.all_jobs()
 
     async def main():
         events = asyncio.ensure_future(anext(trigger.run()))
-        await asyncio.sleep(0.2)
+        await async_until(lambda: record.reads >= 2)
         sandbox.state.accounts.rotate("canary-of-the-new-token")
         document = {"conn_type": "osai", "password": "canary-of-the-new-token", "extra": {"base_url": sandbox.base_url}}
         monkeypatch.setenv("AIRFLOW_CONN_OSAI_DEFAULT", json.dumps(document))
+        reads = record.reads
+        await async_until(lambda: record.reads > reads + 1)
+        sandbox.control.end(record.id)
         return (await events).payload
 
     assert JobEvent.parse(asyncio.run(main())).state == "succeeded"
@@ -166,10 +171,18 @@ def test_a_token_that_is_rotated_during_a_wait_is_read_again(job, sandbox, conne
 def short_timeouts(monkeypatch):
     monkeypatch.setattr(cancellation, "RECHECK_INTERVAL", 0.02)
     monkeypatch.setattr(cancellation, "TRANSITION_TIMEOUT", 0.1)
-    monkeypatch.setattr(cancellation, "ON_KILL_TIMEOUT", 5.0)
+    monkeypatch.setattr(cancellation, "ON_KILL_TIMEOUT", 60.0)
+    monkeypatch.setattr(cancellation, "STATE_TIMEOUT", 0.5)
 
 
 killed_job_ids: list[str] = []
+
+
+def job_xcom(job_id):
+    """Stand in for Airflow's XComs of a task, of which one names its job."""
+    return lambda *, key, **of: {"osai_job": {"kind": "training", "job_id": job_id()}}[key]
+
+
 """The jobs of the killed triggers."""
 
 
@@ -215,14 +228,21 @@ class TestKill:
     @pytest.mark.parametrize("state", ["deferred", "running"])
     def test_the_old_job_of_a_task_with_a_new_job_is_cancelled(self, killed, mocker, state):
         """It was cleared, and its new try submitted another job."""
-        mocker.patch.object(cancellation.XCom, "get_one", return_value="another")
+        mocker.patch.object(cancellation.XCom, "get_one", side_effect=job_xcom(lambda: "another"))
         assert killed({"r": {"t": state}}) == "cancelled"
 
     @pytest.mark.skipif(not cancellation.HAS_ON_KILL, reason="no XComs are read before Airflow 3.3")
     def test_the_job_of_a_resumed_task_is_kept(self, killed, mocker):
         """A frozen triggerer may continue after another one has resumed the task."""
-        mocker.patch.object(cancellation.XCom, "get_one", side_effect=lambda **_: killed_job_ids[-1])
+        mocker.patch.object(cancellation.XCom, "get_one", side_effect=job_xcom(lambda: killed_job_ids[-1]))
         assert killed({"r": {"t": "running"}}) in ("queued", "running")
+
+    @pytest.mark.parametrize("value", ["no dict", {}, {"job_id": None}, OSError("no API server")], ids=repr)
+    def test_a_deferred_task_whose_job_cannot_be_read_keeps_it(self, killed, mocker, value):
+        """A user who may edit XComs must not get jobs cancelled by mistake."""
+        effect = {"side_effect": value} if isinstance(value, Exception) else {"return_value": value}
+        mocker.patch.object(cancellation.XCom, "get_one", **effect)
+        assert killed({"r": {"t": "deferred"}}) in ("queued", "running")
 
     def test_the_device_of_a_succeeded_task_is_kept(self, killed, mocker):
         """A task that was marked success by hand would have no return value."""
@@ -258,7 +278,7 @@ class TestKill:
 
         async def main():
             waiting = asyncio.ensure_future(anext(trigger.run()))
-            await asyncio.sleep(0.3)
+            await async_until(lambda: sandbox.control.record()["jobs"][0]["state"], "running")
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
@@ -287,10 +307,7 @@ class TestKill:
             with pytest.raises(asyncio.CancelledError):
                 await kill
             answer.set()
-            for _ in range(300):  # the triggerer's loop continues
-                if sandbox.control.record()["jobs"][0]["state"] == "cancelled":
-                    break
-                await asyncio.sleep(0.1)
+            await async_until(lambda: sandbox.control.record()["jobs"][0]["state"], "cancelled")
 
         asyncio.run(main())
         assert sandbox.control.record()["jobs"][0]["state"] == "cancelled"
@@ -309,10 +326,7 @@ def test_a_cancelled_trigger_re_raises_and_keeps_its_job(job, sandbox):
 
     async def main():
         waiting = asyncio.create_task(anext(trigger.run()))
-        for _ in range(600):
-            if sandbox.control.record()["jobs"][0]["state"] == "running":  # as it is from the first poll on
-                break
-            await asyncio.sleep(0.05)
+        await async_until(lambda: sandbox.control.record()["jobs"][0]["state"], "running")  # from the first poll on
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting

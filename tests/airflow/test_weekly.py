@@ -61,7 +61,7 @@ def test_only_what_is_better_goes_on(run_dag, connection, tmp_path, logged):
     first, again = week(few), week(few)
     worse = week(mislabelled(some(images, tmp_path / "right", 50), tmp_path / "worse"))
     best = week(some(images, tmp_path / "many", 115))
-    assert [ran.xcom("gate", "decision") for ran in (first, again, worse, best)] == [
+    assert [ran.result("gate", "decision") for ran in (first, again, worse, best)] == [
         "promoted",
         None,
         "rejected",
@@ -71,7 +71,7 @@ def test_only_what_is_better_goes_on(run_dag, connection, tmp_path, logged):
     assert (worse.tasks["gate"], worse.tasks["convert_model"]) == ("skipped", "skipped")
     assert worse.xcom("gate")["reasons"]
     told = events("osai://eu/models/digits")
-    assert [extra["model_id"] for extra in told] == [first.xcom("gate", "model_id"), best.xcom("gate", "model_id")]
+    assert [extra["model_id"] for extra in told] == [first.result("gate", "model_id"), best.result("gate", "model_id")]
     assert [extra["replaces"] for extra in told] == [None, told[0]["model_id"]]
     digests = [extra["data_digest"] for extra in events("osai://eu/models/digits-candidate")]
     assert len(set(digests)) == len(digests) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
@@ -10,10 +9,13 @@ import pytest
 
 from airflow_provider_osai.api.errors import OsaiJobCancelled, OsaiJobLost
 from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.jobs import submission
 from airflow_provider_osai.operators import job as job_operator
+from airflow_provider_osai.operators.batch import OsaiJobBatchOperator
 from airflow_provider_osai.operators.device import OsaiRentDeviceOperator
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
-from tests.airflow.conftest import FakeStateStore, FakeTaskInstance
+from tests.airflow.conftest import FakeStateStore, FakeTaskInstance, run_when, trigger_of
+from tests.waiting import until
 
 
 class SupervisedTaskInstance(FakeTaskInstance):
@@ -39,11 +41,6 @@ def ti():
 
 
 @pytest.fixture
-def jobs(sandbox):
-    return lambda: sandbox.control.record()["jobs"]
-
-
-@pytest.fixture
 def ended(connection, sandbox, ti, jobs, monkeypatch):
     """Run a task whose process gets SIGTERM as soon as its job is there; return the error that it ends with."""
     monkeypatch.setattr(job_operator, "STATE_TIMEOUT", 0.2)
@@ -57,21 +54,11 @@ def ended(connection, sandbox, ti, jobs, monkeypatch):
         sandbox.control.script(kind, "reads", reads=10**6)
         ti.answer = answer
         task = operator(task_id="task", **{**arguments, **dict(arguments_more)})
-        stop = threading.Event()
-
-        def kill():
-            while not stop.is_set() and not (jobs() and task._job):
-                stop.wait(0.01)
-            task.on_kill()
-
-        killer = threading.Thread(target=kill)
-        killer.start()
-        try:
-            with pytest.raises((OsaiJobLost, OsaiJobCancelled)) as caught:
-                task.execute(context or {"ti": ti})
-        finally:
-            stop.set()
-            killer.join()
+        with (
+            run_when(lambda: jobs() and task._job, task.on_kill),
+            pytest.raises((OsaiJobLost, OsaiJobCancelled)) as caught,
+        ):
+            task.execute(context or {"ti": ti})
         return caught.type
 
     return end
@@ -105,11 +92,8 @@ def test_a_second_signal_asks_again(connection, sandbox, ti, jobs):
         dataset = client.send(client.calls.create_dataset("digits")).id
     ti.answer = told("running")
     task = OsaiTrainModelOperator(task_id="task", dataset_ids=dataset, model_name="m", poll_interval=0.05)
-    killer = threading.Timer(0.5, task.on_kill)
-    killer.start()
-    with pytest.raises(OsaiJobLost):
+    with run_when(lambda: task._job, task.on_kill), pytest.raises(OsaiJobLost):
         task.execute({"ti": ti})
-    killer.join()
     ti.answer = told("failed")
     task.on_kill()
     task._decision.join()
@@ -136,11 +120,8 @@ def test_a_process_that_is_told_to_end_does_so_although_osai_does_not_answer(con
         task.on_kill()
         asked.append(count())
 
-    killer = threading.Timer(0.5, kill)
-    killer.start()
-    with pytest.raises(OsaiJobLost):
+    with run_when(lambda: task._job and count(), kill), pytest.raises(OsaiJobLost):
         task.execute({"ti": ti})
-    killer.join()
     assert count() - asked[0] <= 1
     assert jobs()[0]["state"] in ("queued", "running")  # nobody has read it since it was submitted, or once
 
@@ -184,3 +165,70 @@ def test_a_task_that_was_cleared_while_it_ran_gets_a_new_job_although_osai_did_n
 def test_a_mapped_task_is_asked_for_by_its_index(ended, ti, jobs):
     ti.map_index = 3
     assert ended({"run": {"task_3": "failed", "task_4": "running"}}) is OsaiJobCancelled
+
+
+class TestBatch:
+    """A batch, whose process gets SIGTERM."""
+
+    @pytest.fixture
+    def make(self, dataset, sandbox):
+        sandbox.control.script("training", "reads", reads=10**6)
+
+        def make(**options):
+            defaults = {"requests": ["m0", "m1", "m2"], "arguments": {"dataset_ids": [dataset]}, "poll_interval": 0.05}
+            return OsaiJobBatchOperator(task_id="task", kind="training", argument="model_name", **defaults | options)
+
+        return make
+
+    @pytest.fixture
+    def context(self, ti):
+        return {"ti": ti, "task_state_store": FakeStateStore()}
+
+    def test_a_clear_whose_cancellations_fail_is_not_reconnected_to(self, make, context, ti, sandbox, jobs):
+        """As with a task for each job."""
+        ti.answer = told("restarting")
+        sandbox.control.fault("status", "training.cancel", times=10**6)
+        task = make(unreachable_timeout=0.3)
+        with run_when(lambda: len(jobs()) == 3, task.on_kill), pytest.raises(OsaiJobCancelled):
+            task.execute(context)
+        task._decision.join()
+        sandbox.control.clear_faults()
+        context["ti"] = SupervisedTaskInstance(try_number=2)
+        new = trigger_of(make(deferrable=True), context).job_ids
+        assert [job["id"] for job in jobs() if job["state"] != "cancelled"] == list(new)
+        assert len(jobs()) == 6
+
+    def test_during_an_outage_no_job_counts_as_lost(self, make, context, ti, sandbox, jobs):
+        """The process is asked to end while it reads jobs that are older than a minute."""
+        ti.answer = told("running")
+        task = make(on_failure="collect")
+
+        def requests():
+            return sandbox.control.record()["counts"].get("training.get", 0)
+
+        def kill():
+            for operation in ("training.get", "training.list"):
+                sandbox.control.fault("status", operation, times=10**6)
+            seen = requests()
+            until(lambda: requests() > seen, pause=0.01)
+            task._submitted_at = dict.fromkeys(task._submitted_at, 0.0)
+            task.on_kill()
+
+        with run_when(lambda: len(jobs()) == 3, kill), pytest.raises(OsaiJobLost, match="asked to end"):
+            task.execute(context)
+        assert "cancelled" not in {job["state"] for job in jobs()}
+
+    def test_a_submission_in_doubt_is_not_forgotten(self, make, context, ti, connection, sandbox, jobs, monkeypatch):
+        """The response was lost, and the process is asked to end while it waits for the job to become visible."""
+        connection(contract={"training.list": None})
+        ti.answer = told("running")
+        monkeypatch.setattr(submission, "VISIBILITY_POLL", 60.0)
+        monkeypatch.setattr(submission, "VISIBILITY_TIMEOUT", 60.0)
+        task = make(requests=["m0"])
+        sandbox.control.fault("reset", "training.submit", times=1)
+        with run_when(lambda: len(jobs()) == 1, task.on_kill), pytest.raises(OsaiJobLost, match="asked to end"):
+            task.execute(context)
+        context["ti"] = SupervisedTaskInstance(try_number=2)
+        with pytest.raises(OsaiJobLost, match="unknown whether the job exists"):
+            make(requests=["m0"], deferrable=True).execute(context)
+        assert len(jobs()) == 1

@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiJobStopped, OsaiUnreachable
+from airflow_provider_osai.api.calls import OsaiApi
+from airflow_provider_osai.api.contract import Contract
+from airflow_provider_osai.api.errors import (
+    OsaiArgumentError,
+    OsaiAuthError,
+    OsaiJobLost,
+    OsaiJobStopped,
+    OsaiRequestError,
+    OsaiUnreachable,
+)
 from airflow_provider_osai.api.models import Job, JobKind
+from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.jobs.early_stopping import EarlyStopping, StopRules
 from airflow_provider_osai.jobs.lifecycle import WaitOptions, wait
 from airflow_provider_osai.jobs.polling import PollSchedule
@@ -314,25 +324,25 @@ def test_patience_is_the_distance_to_the_first_best_epoch(values, patience):
     assert (reasons[-1] is not None) is stops
 
 
+def run_wait(client: FakeClient, *, deadline: float = 86_400, warn: object = lambda _: None, **rules: object) -> Job:
+    watch = WaitOptions(
+        since=client.now,
+        deadline=client.now + deadline,
+        clock=client.clock,
+        schedule=PollSchedule(30, random_factor=lambda: 0.5),
+        stop_rules=StopRules.parse(rules),
+        warn=warn,
+    )
+    return client.run(wait(client.calls, JobKind.TRAINING, "7", watch))
+
+
 class TestWait:
     """The flow of workers and the triggerer."""
-
-    @staticmethod
-    def wait(client: FakeClient, **rules: object) -> Job:
-        schedule = PollSchedule(30, random_factor=lambda: 0.5)
-        watch = WaitOptions(
-            since=client.now,
-            deadline=client.now + 86_400,
-            clock=client.clock,
-            schedule=schedule,
-            stop_rules=StopRules.parse(rules),
-        )
-        return client.run(wait(client.calls, JobKind.TRAINING, "7", watch))
 
     def test_a_stalled_job_ends_the_wait_with_the_rule(self, client):
         client.answers = {"training.get": [job("queued"), job("running", progress=0.1)]}
         with pytest.raises(OsaiJobStopped, match=r"training job 7: no progress for 15 min") as caught:
-            self.wait(client, no_progress_minutes=15)
+            run_wait(client, no_progress_minutes=15)
         assert 900 <= client.now - 1000 <= 990
         assert caught.value.retryable
         assert client.sent == ["training.get"] * len(client.sent)  # the caller cancels it
@@ -342,9 +352,89 @@ class TestWait:
         down = [OsaiUnreachable("down")] * 50
         running = job("running", progress=0.1)
         client.answers = {"training.get": [running, *down, running, *down, running, job("succeeded")]}
-        assert self.wait(client, no_progress_minutes=15).is_terminal
+        assert run_wait(client, no_progress_minutes=15).is_terminal
         assert client.now - 1000 > 2400
 
     def test_a_job_that_has_ended_is_not_stopped(self, client):
         client.answers = {"training.get": [job("succeeded", history=epochs(NAN))]}
-        assert self.wait(client, nan_loss=True).is_terminal
+        assert run_wait(client, nan_loss=True).is_terminal
+
+
+class TestStopOperation:
+    """The API has an operation that ends a training and keeps its model."""
+
+    FLAT = job("running", history=epochs(0.5, 0.5, 0.5))
+
+    @pytest.fixture
+    def client(self):
+        return FakeClient(OsaiApi(apply_overrides(Contract(), {"training.stop": {}})))
+
+    def test_a_training_that_does_not_improve_ends_with_its_model(self, client):
+        ended = job("succeeded", result={"modelId": "12"})
+        client.answers = {"training.get": [self.FLAT, self.FLAT, ended], "training.stop": [None]}
+        warnings: list[str] = []
+        assert run_wait(client, patience=2, warn=warnings.append) is ended
+        assert client.sent == ["training.get", "training.stop", "training.get", "training.get"]
+        (warning,) = warnings
+        assert "no improvement of val_loss for 2 epochs" in warning
+        assert warning.endswith("requested its end, which keeps the model")
+
+    @pytest.mark.parametrize(
+        ("answers", "rules"),
+        [
+            ([job("running", history=epochs(0.5, NAN))], {"nan_loss": True, "patience": 5}),
+            ([job("running", progress=0.2)], {"no_progress_minutes": 1}),
+        ],
+        ids=["nan", "stalled"],
+    )
+    def test_a_model_of_no_use_is_not_waited_for(self, client, answers, rules):
+        client.answers = {"training.get": answers}
+        with pytest.raises(OsaiJobStopped):
+            run_wait(client, **rules)
+        assert "training.stop" not in client.sent
+
+    @pytest.mark.parametrize(
+        "error",
+        [OsaiRequestError(404, "POST", "/Trainings/7/Stop", ""), OsaiUnreachable("down"), OsaiAuthError("rejected")],
+        ids=["404", "unreachable", "token"],
+    )
+    def test_a_failed_request_leaves_the_job_to_the_cancellation(self, client, error):
+        client.answers = {"training.get": [self.FLAT], "training.stop": [error]}
+        warnings: list[str] = []
+        with pytest.raises(OsaiJobStopped, match="patience = 2"):
+            run_wait(client, patience=2, warn=warnings.append)
+        assert client.sent == ["training.get", "training.stop"]
+        assert "training.stop failed" in warnings[0]
+
+    def test_a_job_that_goes_on_is_left_to_the_cancellation_after_ten_minutes(self, client):
+        client.answers = {"training.get": [self.FLAT], "training.stop": [None]}
+        with pytest.raises(OsaiJobStopped, match="patience = 2"):
+            run_wait(client, patience=2)
+        assert client.sent.count("training.stop") == 1
+        assert client.now == 1600
+
+    def test_the_deadline_of_the_task_comes_first(self, client):
+        client.answers = {"training.get": [self.FLAT], "training.stop": [None]}
+        with pytest.raises(OsaiJobStopped):
+            run_wait(client, patience=2, deadline=100)
+        assert client.now == 1100
+
+    def test_an_api_that_cancels_it_has_stopped_it(self, client):
+        client.answers = {"training.get": [self.FLAT, job("cancelled")], "training.stop": [None]}
+        with pytest.raises(OsaiJobStopped, match="patience = 2"):
+            run_wait(client, patience=2)
+
+    def test_a_job_that_fails_meanwhile_has_its_own_end(self, client):
+        client.answers = {"training.get": [self.FLAT, job("failed")], "training.stop": [None]}
+        assert run_wait(client, patience=2).status == "failed"
+
+    def test_an_outage_after_the_request_is_not_the_end(self, client):
+        down = [OsaiUnreachable("down")] * 3
+        client.answers = {"training.get": [self.FLAT, *down, job("succeeded")], "training.stop": [None]}
+        assert run_wait(client, patience=2).status == "succeeded"
+
+    def test_a_job_that_is_gone_is_lost(self, client):
+        gone = OsaiRequestError(410, "GET", "/Trainings/7", "")
+        client.answers = {"training.get": [self.FLAT, gone], "training.stop": [None]}
+        with pytest.raises(OsaiJobLost):
+            run_wait(client, patience=2)

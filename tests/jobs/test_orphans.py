@@ -31,6 +31,9 @@ UNFINISHED = [
 ]
 
 
+HAS_7, HAS_8 = ({"osai_job": {"job_id": job_id}} for job_id in "78")
+
+
 @dataclass
 class FakeTasks:
     """Airflow's answers about tasks; those that are exceptions are raised."""
@@ -70,7 +73,7 @@ class TestCheckWanted:
         [(Bond.WAITS, UNWANTED), (Bond.SUBMITS, UNWANTED), (Bond.RENTS, UNWANTED), (Bond.KEEPS, WANTED)],
     )
     def test_a_failed_or_deleted_task_wants_no_job(self, state, bond, want):
-        tasks = FakeTasks(task=state, xcoms={"job_id": "7"})
+        tasks = FakeTasks(task=state, xcoms=HAS_7)
         result = check_wanted(tasks, OWNER, bond, "7")
         assert result.wanted is want
         assert ("deleted" if state == GONE and want is UNWANTED else state) in result.reason
@@ -79,20 +82,20 @@ class TestCheckWanted:
         "bond,xcoms,run,want",
         [
             (Bond.WAITS, {}, "running", UNWANTED),
-            (Bond.WAITS, {"job_id": "7"}, "running", UNWANTED),
-            (Bond.WAITS, {"job_id": "7", "return_value": {"job_id": "7"}}, "success", UNKNOWN),
+            (Bond.WAITS, {"osai_job": {"job_id": "7"}}, "running", UNWANTED),
+            (Bond.WAITS, {"osai_job": {"job_id": "7"}, "return_value": {"job_id": "7"}}, "success", UNKNOWN),
             (Bond.WAITS, {"return_value": {"job_id": "8"}}, "success", UNWANTED),
             (Bond.WAITS, {"return_value": "7"}, "success", UNWANTED),
-            (Bond.SUBMITS, {"job_id": "7"}, "failed", WANTED),
-            (Bond.SUBMITS, {"job_id": 7}, "success", WANTED),
-            (Bond.SUBMITS, {"job_id": "8"}, "running", UNWANTED),
+            (Bond.SUBMITS, {"osai_job": {"job_id": "7"}}, "failed", WANTED),
+            (Bond.SUBMITS, {"osai_job": {"job_id": 7}}, "success", WANTED),
+            (Bond.SUBMITS, {"osai_job": {"job_id": "8"}}, "running", UNWANTED),
             (Bond.SUBMITS, {}, "running", UNWANTED),
-            (Bond.RENTS, {"job_id": "7"}, "running", WANTED),
-            (Bond.RENTS, {"job_id": "7"}, "queued", WANTED),
-            (Bond.RENTS, {"job_id": "7"}, "success", UNWANTED),
-            (Bond.RENTS, {"job_id": "7"}, "failed", UNWANTED),
-            (Bond.RENTS, {"job_id": "7"}, None, UNKNOWN),
-            (Bond.RENTS, {"job_id": "7"}, OSError(), UNKNOWN),
+            (Bond.RENTS, {"osai_job": {"job_id": "7"}}, "running", WANTED),
+            (Bond.RENTS, {"osai_job": {"job_id": "7"}}, "queued", WANTED),
+            (Bond.RENTS, {"osai_job": {"job_id": "7"}}, "success", UNWANTED),
+            (Bond.RENTS, {"osai_job": {"job_id": "7"}}, "failed", UNWANTED),
+            (Bond.RENTS, {"osai_job": {"job_id": "7"}}, None, UNKNOWN),
+            (Bond.RENTS, {"osai_job": {"job_id": "7"}}, OSError(), UNKNOWN),
             (Bond.KEEPS, {}, "success", WANTED),
         ],
     )
@@ -102,10 +105,19 @@ class TestCheckWanted:
     @pytest.mark.parametrize("state", UNFINISHED)
     @pytest.mark.parametrize("bond", list(Bond))
     @pytest.mark.parametrize(
-        "job_id,want", [(None, WANTED), ("7", WANTED), ("8", UNWANTED), (["7"], UNKNOWN), (OSError(), UNKNOWN)]
+        "xcom,want",
+        [
+            (None, WANTED),
+            ({"job_id": "7"}, WANTED),
+            ({"job_id": "8"}, UNWANTED),
+            ({"job_id": ["7"]}, UNKNOWN),
+            ({}, UNKNOWN),
+            ("7", UNKNOWN),
+            (OSError(), UNKNOWN),
+        ],
     )
-    def test_an_unfinished_task_wants_its_current_job(self, state, bond, job_id, want):
-        assert check_wanted(FakeTasks(state, {"job_id": job_id}), OWNER, bond, "7").wanted is want
+    def test_an_unfinished_task_wants_its_current_job(self, state, bond, xcom, want):
+        assert check_wanted(FakeTasks(state, {"osai_job": xcom}), OWNER, bond, "7").wanted is want
 
     @pytest.mark.parametrize("bond", list(Bond))
     def test_an_unreadable_state_is_unknown(self, bond):
@@ -253,18 +265,18 @@ class TestSearch:
     def test_a_second_job_under_the_key_of_the_tasks_job_is_an_orphan(self, search):
         """A submission may arrive after its client timed out."""
         late = ours("8", created="2026-11-24T11:30:00Z")
-        report = search(Osai(training=[ours(), late]), FakeTasks("running", {"job_id": "7"})).run(cancels=True)
+        report = search(Osai(training=[ours(), late]), FakeTasks("running", HAS_7)).run(cancels=True)
         assert report.cancelled == ["8"]
 
     def test_a_job_submitted_before_a_clear_is_an_orphan(self, search):
         new = ours("8", created="2026-11-24T11:30:00Z", run="cleared")
-        report = search(Osai(training=[ours(), new]), FakeTasks("running", {"job_id": "8"})).run(cancels=True)
+        report = search(Osai(training=[ours(), new]), FakeTasks("running", HAS_8)).run(cancels=True)
         assert report.cancelled == ["7"]
 
     def test_the_next_job_of_a_task_with_several_jobs_is_unknown(self, search):
         """A gate evaluates several models; its worker may be killed before it recorded the second job."""
         first, second = ours(word="succeeded"), ours("8", created="2026-11-24T11:30:00Z", run="the next")
-        report = search(Osai(training=[first, second]), FakeTasks("up_for_retry", {"job_id": "7"})).run(cancels=True)
+        report = search(Osai(training=[first, second]), FakeTasks("up_for_retry", HAS_7)).run(cancels=True)
         assert (report.cancelled, [orphan.job_id for orphan in report.unknown]) == ([], ["8"])
 
     def test_dag_ids_limit_the_search(self, search):
@@ -371,7 +383,7 @@ class TestWithoutList:
     @pytest.mark.parametrize("state,cancelled", [("failed", ["7"]), ("success", [])])
     def test_a_job_without_a_key_is_assumed_to_belong_to_the_task(self, search, messages, state, cancelled):
         """It may have been submitted with ``wait_for_completion=False``."""
-        tasks = FakeTasks(state, {"job_id": "7"}, known=[self.known(state)])
+        tasks = FakeTasks(state, HAS_7, known=[self.known(state)])
         report = search(self.osai(job("running", created_at=LONG_AGO)), tasks).run(cancels=True)
         assert report.cancelled == cancelled
         assert "has no reference" in "".join(messages)

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
-from airflow_provider_osai.api.errors import OsaiJobLost, OsaiRequestError, OsaiUnreachable
+from airflow_provider_osai.api.errors import (
+    OsaiAuthError,
+    OsaiContractError,
+    OsaiJobLost,
+    OsaiRequestError,
+    OsaiUnreachable,
+)
 from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.requests import TrainingRequest
+from airflow_provider_osai.jobs.batch_checkpoint import BatchCheckpoints
 from airflow_provider_osai.jobs.checkpoint import Generation, JobCheckpoint, NullCheckpointStore
 from airflow_provider_osai.jobs.idempotency import TaskKey, fingerprint
+from airflow_provider_osai.jobs.lifecycle import backoff
 from airflow_provider_osai.jobs.submission import (
     VISIBILITY_TIMEOUT,
     SubmissionPlan,
@@ -29,6 +39,10 @@ GONE = OsaiRequestError(404, "GET", "/Trainings/7", "")
 TRAINING = JobKind.TRAINING
 DOWN = OsaiUnreachable("down", may_have_been_processed=False)
 OPEN = OsaiUnreachable("timeout", may_have_been_processed=True)
+
+
+def forbidden() -> OsaiRequestError:
+    return OsaiRequestError(403, "GET", "/Trainings", "no")
 
 
 class Memory:
@@ -215,6 +229,84 @@ class TestFirstTry:
             submit_or_reconnect(poor_client, plan(store))
         poor_client.answers = {"training.submit": [job("queued")]}
         assert submit_or_reconnect(poor_client, plan(store)).id == "7"
+
+
+class TestDoubt:
+    """Whether OSAI took the job is unknown, and then something else fails too."""
+
+    @pytest.mark.parametrize(
+        "error", [DOWN, OPEN, forbidden(), OsaiAuthError("no"), OsaiContractError("odd")], ids=repr
+    )
+    def test_a_search_that_fails_leaves_the_doubt(self, client, error):
+        """The next try waits for the job to become visible, and finds it."""
+        store = Memory()
+        client.answers = {"training.submit": [OPEN], "training.list": [error]}
+        with pytest.raises((OsaiUnreachable, OsaiJobLost)) as caught:
+            submit_or_reconnect(client, plan(store, unreachable_timeout=5.0, clock=client.clock))
+        assert caught.value.retryable
+        assert (store.read().job_id, store.read().void) == (None, False)
+        mine = job("queued", reference=reference())
+        client.answers = {"training.list": [[], [mine]]}
+        assert submit_or_reconnect(client, plan(store, clock=client.clock)).id == "7"
+        assert client.sent.count("training.submit") == 1
+
+    def test_a_job_that_is_there_is_not_lost_by_the_search_for_a_second_one(self, client):
+        store = Memory()
+        client.answers = {"training.submit": [OPEN, job("queued")], "training.list": [*[[]] * 5, forbidden()]}
+        assert submit_or_reconnect(client, plan(store)).id == "7"
+        assert store.read().job_id == "7"
+
+    def test_a_rejection_after_a_doubt_that_was_cleared_up_is_one(self, client):
+        store = Memory()
+        client.answers = {"training.submit": [OPEN, forbidden()], "training.list": [[]]}
+        with pytest.raises(OsaiRequestError):
+            submit_or_reconnect(client, plan(store))
+        assert store.read().void
+
+
+@pytest.mark.parametrize("error", [forbidden(), OsaiContractError("odd")], ids=repr)
+def test_a_job_that_cannot_be_read_is_left_to_a_retry(client, error):
+    """A task that ended for good would leave it running."""
+    client.answers = {"training.get": [error]}
+    with pytest.raises(OsaiJobLost, match="cannot be read now") as caught:
+        submit_or_reconnect(client, plan(Memory(entry())))
+    assert caught.value.job_id == "7"
+    assert client.sent == ["training.get"]
+
+
+def test_an_outage_of_days_has_a_pause_of_a_minute():
+    assert [backoff(tries) for tries in (0, 1, 5, 6, 10_000)] == [1, 2, 32, 60, 60]
+
+
+def test_the_ids_of_a_batch_stay_unwritten_until_they_are_written():
+    """Although intents of other jobs are written in between."""
+    store = {}
+    batch = BatchCheckpoints(SimpleNamespace(get=store.get, set=store.__setitem__))
+    batch.prepare({index: entry(job_id=None, reference=f"k{index}") for index in range(3)})
+    for index in range(3):
+        batch.write(index, entry(job_id=None, reference=f"k{index}"))
+        batch.write(index, entry(job_id=str(index), reference=f"k{index}"))
+    batch.prepare({50: entry(job_id=None, reference="k50")})
+    batch.flush()
+    stored = BatchCheckpoints(SimpleNamespace(get=store.get, set=store.__setitem__)).known
+    assert {index: each.job_id for index, each in stored.items()} == {0: "0", 1: "1", 2: "2", 50: None}
+
+
+def test_a_batch_that_is_given_up_has_no_job_to_reconnect_to():
+    """Neither one that was submitted, nor one whose submission is going on, nor one that was only prepared."""
+    store = {}
+    batch = BatchCheckpoints(SimpleNamespace(get=store.get, set=store.__setitem__))
+    batch.prepare({index: entry(job_id=None, reference=f"k{index}") for index in range(3)})
+    batch.write(0, entry(job_id="7", reference="k0"))
+    batch.give_up()
+    batch.write(1, entry(job_id="8", reference="k1"))
+    batch.flush()
+    stored = BatchCheckpoints(SimpleNamespace(get=store.get, set=store.__setitem__)).known
+    assert {index: (each.job_id, each.cancelled) for index, each in stored.items()} == {
+        0: ("7", True),
+        1: ("8", True),
+        2: (None, True),
+    }
 
 
 class TestRetry:

@@ -126,11 +126,11 @@ def developer(tmp_path):
     return Developer(tmp_path)
 
 
-def test_example_of_the_docs_has_ten_lines_and_passes(developer):
+def test_example_of_the_docs_passes_and_its_test_has_ten_lines(developer):
     """Without any configuration: pytest finds the plugin by the package's entry point. No database is needed."""
-    source = re.findall(r"```python\n(.*?)```", (ROOT / "docs/sandbox.md").read_text(), re.DOTALL)[0]
-    assert len([line for line in source.splitlines() if line.strip()]) <= 10
-    developer.write(mine=MINE, test_mine=source, test_nothing=IDLE)
+    dag, test, *_ = re.findall(r"```python\n(.*?)```", (ROOT / "docs/testing.md").read_text(), re.DOTALL)
+    assert len([line for line in test.splitlines() if line.strip()]) <= 10
+    developer.write(mine=dag, test_mine=test, test_nothing=IDLE)
     assert "2 passed" in developer.pytest("test_nothing.py", "test_mine.py")
     assert not developer.database.exists()
 

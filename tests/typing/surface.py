@@ -14,6 +14,7 @@ from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.flow import arun, run
 from airflow_provider_osai.jobs.lifecycle import WaitOptions, wait
 from airflow_provider_osai.operators.conversion import OsaiConvertModelOperator, OsaiDownloadModelOperator
+from airflow_provider_osai.operators.dataset import OsaiUploadImagesOperator
 from airflow_provider_osai.operators.gate import OsaiModelGateOperator
 from airflow_provider_osai.operators.orphans import OsaiCancelOrphanedJobsOperator
 from airflow_provider_osai.operators.training import OsaiTrainModelOperator
@@ -49,6 +50,9 @@ def operator() -> None:
     OsaiConvertModelOperator(task_id="t", model_id="1", target="onnx", if_unsupported="skip")
     OsaiDownloadModelOperator(task_id="t", model_id="1", target="onnx", destination="/models/")
     OsaiTrainModelOperator(task_id="t", dataset_ids="1", model_name="m", parameters={"epochs": 3})
+    OsaiUploadImagesOperator(
+        task_id="t", dataset_id="1", source="/data", validate="fail", validate_options={"min_side": 64}
+    )
     OsaiCancelOrphanedJobsOperator(task_id="t", action="cancel", grace=600, kinds=["training"], dag_ids="a, b")
 
 
