@@ -127,14 +127,15 @@ class _WebhookEndpoint:
         except InvalidToken as error:
             self._log_rejection(str(error))
             return Response(status_code=404)
-        if not self._limiter.allows(token):
+        is_noted = self.handler.note(token)
+        if not is_noted and not self._limiter.allows(token):
             owner = token.owner
             self._log_rejection(f"rate limit exceeded for task {owner.dag_id} {owner.run_id} {owner.task_id}")
             return Response(status_code=429)
         if status := await _drain_body(request):
             self._log_rejection(f"the request body is too long or too slow (status {status})")
             return Response(status_code=status)
-        result = await self.handler.handle(token)
+        result = WebhookResult.RECHECK if is_noted else await self.handler.handle(token)
         return Response(status_code=200 if result is WebhookResult.RESUMED else 202)
 
     def _log_rejection(self, reason: str) -> None:

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -20,6 +19,7 @@ from airflow.utils.session import create_session
 from airflow.utils.state import TaskInstanceState
 from sqlalchemy import select, update
 
+from airflow_provider_osai.triggers.batch import OsaiJobBatchTrigger
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
 
 if TYPE_CHECKING:
@@ -32,7 +32,8 @@ __all__ = ["DeferredTask", "find_deferred_task", "incompatibility_reason", "resu
 
 COLUMNS: Final = ("id", "dag_id", "run_id", "task_id", "map_index", "max_tries", "state", "trigger_id", "updated_at")
 """Columns of ``TaskInstance`` that this module needs."""
-TRIGGER_CLASSPATH: Final = f"{OsaiJobTrigger.__module__}.{OsaiJobTrigger.__name__}"
+TRIGGERS: Final = {f"{each.__module__}.{each.__name__}": each for each in (OsaiJobTrigger, OsaiJobBatchTrigger)}
+"""The triggers whose tasks can be resumed, by class path."""
 
 
 @cache
@@ -50,26 +51,23 @@ def incompatibility_reason() -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class DeferredTask:
-    """A task instance that is deferred on a job.
+    """A task instance that is deferred on a job, or on the jobs of a batch.
 
     :param ti_id: the task instance's id.
     :param trigger_id: the trigger's id.
-    :param osai_conn_id: the connection id of the trigger.
-    :param kind: the job's kind.
-    :param job_id: OSAI's id of the job.
-    :param deferrals: number of earlier deferrals on this job.
-    :param carried: further fields of the trigger's event.
+    :param trigger: the trigger, which does not run here.
     :param resume_delay: seconds until the task may be resumed, see :meth:`OsaiJobTrigger.hold_seconds`.
     """
 
     ti_id: Any
     trigger_id: int
-    osai_conn_id: str
-    kind: str
-    job_id: str
-    deferrals: int
-    carried: Mapping[str, Any] = field(default_factory=dict)
+    trigger: OsaiJobTrigger
     resume_delay: float = 0.0
+
+    @property
+    def is_batch(self) -> bool:
+        """Whether the task waits for the jobs of a batch."""
+        return isinstance(self.trigger, OsaiJobBatchTrigger)
 
 
 def find_deferred_task(owner: TaskKey) -> DeferredTask | None:
@@ -85,23 +83,15 @@ def find_deferred_task(owner: TaskKey) -> DeferredTask | None:
                 TaskInstance.map_index == owner.map_index,
                 TaskInstance.max_tries == owner.generation,
                 TaskInstance.state == TaskInstanceState.DEFERRED,
-                Trigger.classpath == TRIGGER_CLASSPATH,
+                Trigger.classpath.in_(TRIGGERS),
             )
         ).one_or_none()
         if row is None:
             return None
         ti_id, trigger_row = row
-        trigger = OsaiJobTrigger(**trigger_row.kwargs)
-        return DeferredTask(
-            ti_id,
-            trigger_row.id,
-            trigger.osai_conn_id,
-            str(trigger.kind),
-            str(trigger.job_id),
-            trigger.deferrals,
-            carried={"deadline": trigger.deadline, "reference": trigger.reference, "task_try": trigger.task_try},
-            resume_delay=trigger.hold_seconds(time.time(), trigger_row.created_date.timestamp()),
-        )
+        trigger = TRIGGERS[trigger_row.classpath](**trigger_row.kwargs)
+        delay = trigger.hold_seconds(time.time(), trigger_row.created_date.timestamp())
+        return DeferredTask(ti_id, trigger_row.id, trigger, delay)
 
 
 def resume(task: DeferredTask, event: JobEvent) -> bool:

@@ -21,12 +21,15 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.api.requests import DeviceRentalRequest
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.jobs.idempotency import TaskKey
+from airflow_provider_osai.triggers.batch import OsaiJobBatchTrigger
 from airflow_provider_osai.triggers.event import JobEvent, Outcome
 from airflow_provider_osai.triggers.job import OsaiJobTrigger
+from airflow_provider_osai.webhooks import handler
 from airflow_provider_osai.webhooks.app import load_secrets
 from airflow_provider_osai.webhooks.token import WebhookProbe, WebhookToken, seal
 from tests.conftest import settings_for
 from tests.threaded_server import served
+from tests.waiting import until
 
 SECRET, OLD, FOREIGN = "canary-webhook-secret-1", "canary-webhook-secret-2", "foreign-webhook-secret"
 DEPLOYMENT = "canary-deployment-secret-1"
@@ -53,9 +56,13 @@ class Tasks:
 
     def defer(self, job_id, map_index=0, generation=0, conn_id="osai_default"):
         """Defer a task instance on a job, and return the trigger's id."""
+        return self.defer_on(OsaiJobTrigger(conn_id, KIND.value, job_id, deferrals=1), map_index, generation)
+
+    def defer_on(self, trigger, map_index=0, generation=0):
+        """Defer a task instance on a trigger, and return the trigger's id."""
         from airflow.models.trigger import Trigger
 
-        path, arguments = OsaiJobTrigger(conn_id, KIND.value, job_id, deferrals=1).serialize()
+        path, arguments = trigger.serialize()
         with self._task_instance(map_index) as (session, ti):
             trigger = Trigger(classpath=path, kwargs=arguments)
             session.add(trigger)
@@ -198,10 +205,7 @@ class TestResume:
         tasks.defer(job(timing="reads", reads=3))
         app = start(recheck_delays=(0.05,) * 20)
         assert app.post(tasks.token()).status_code == 202
-        deadline = time.monotonic() + 10
-        while tasks.state() == "deferred" and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert tasks.state() == "scheduled"
+        until(tasks.state, "scheduled")
 
     @pytest.mark.parametrize("state", ["running", "success", "failed", "up_for_retry", "queued", "removed"])
     def test_webhook_of_a_task_that_is_not_deferred_does_nothing(self, app, tasks, job, state, sandbox):
@@ -273,6 +277,98 @@ class TestResume:
             assert tasks.state() == "scheduled"
 
 
+class TestBatch:
+    """All jobs of a batch have the task's webhook, and any of them has all of them read."""
+
+    @pytest.fixture
+    def batch(self, tasks, job, sandbox):
+        """Defer a task on jobs, of which the first ones have ended; return their ids."""
+
+        def defer(ended=0, running=0, resume_at=0):
+            ids = [job() for _ in range(ended)] + [job(**FOREVER) for _ in range(running)]
+            arguments = {"osai_conn_id": "osai_default", "kind": KIND.value, "job_id": "batch-1", "deferrals": 1}
+            tasks.defer_on(OsaiJobBatchTrigger(job_ids=ids, resume_at=resume_at, **arguments))
+            return ids
+
+        return defer
+
+    def requests(self, sandbox):
+        counts = sandbox.control.record()["counts"]
+        return {name: counts.get(f"{KIND}.{name}", 0) for name in ("get", "list")}
+
+    def test_the_last_job_resumes_the_task_with_the_event_of_the_trigger(self, app, tasks, batch):
+        batch(ended=3)
+        assert app.post(tasks.token()).status_code == 200
+        assert tasks.state() == "scheduled"
+        assert tasks.event() == JobEvent(kind=KIND, job_id="batch-1", outcome=Outcome.ENDED, deferrals=1)
+
+    def test_the_task_stays_deferred_while_a_job_runs(self, app, tasks, batch, sandbox):
+        ids = batch(ended=2, running=1)
+        assert app.post(tasks.token()).status_code == 202
+        assert tasks.state() == "deferred"
+        sandbox.control.end(ids[-1])
+        assert app.post(tasks.token()).status_code == 200
+
+    def test_the_task_is_resumed_to_submit_more_when_few_enough_run(self, app, tasks, batch, sandbox):
+        ids = batch(ended=1, running=3, resume_at=2)
+        assert app.post(tasks.token()).status_code == 202
+        sandbox.control.end(ids[-1])
+        assert app.post(tasks.token()).status_code == 200
+
+    def test_jobs_are_read_a_hundred_with_one_request(self, app, tasks, batch, sandbox):
+        batch(ended=150)
+        before = self.requests(sandbox)
+        assert app.post(tasks.token()).status_code == 200
+        after = self.requests(sandbox)
+        assert (after["list"] - before["list"], after["get"] - before["get"]) == (2, 0)
+
+    def test_a_flood_of_webhooks_does_not_have_the_jobs_read_for_each(
+        self, start, webhooks, tasks, batch, sandbox, monkeypatch
+    ):
+        monkeypatch.setattr(handler, "MIN_BATCH_PAUSE", 0.5)
+        ids = batch(running=120)
+        app = start(recheck_delays=(0.2,))
+        before = self.requests(sandbox)
+        for job_id in ids:
+            sandbox.control.end(job_id)
+            app.post(tasks.token())
+        until(lambda: tasks.state() == "scheduled")
+        requests = sum(self.requests(sandbox).values()) - sum(before.values())
+        assert requests < 60  # a check after each webhook would be 240 requests or more
+
+    def test_the_webhook_that_arrives_during_a_check_is_not_lost(
+        self, start, webhooks, tasks, batch, sandbox, monkeypatch
+    ):
+        """The last job ends while the jobs are read for the webhook of another."""
+        monkeypatch.setattr(handler, "MIN_BATCH_PAUSE", 0.1)
+        ids = batch(ended=1, running=1)
+        app = start(recheck_delays=(0.1,))
+        sandbox.control.fault("delay", f"{KIND}.list", seconds=1.0, times=2)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(app.post, tasks.token())
+            time.sleep(0.3)
+            sandbox.control.end(ids[-1])
+            app.post(tasks.token())
+            first.result()
+        until(lambda: tasks.state() == "scheduled")
+
+    def test_a_job_that_cannot_be_read_is_left_to_the_trigger(self, app, tasks, batch):
+        ids = batch(ended=1)
+        arguments = {"osai_conn_id": "osai_default", "kind": KIND.value, "job_id": "batch-1"}
+        tasks.defer_on(OsaiJobBatchTrigger(job_ids=[*ids, "unknown"], **arguments))
+        assert app.post(tasks.token()).status_code == 202
+        assert tasks.state() == "deferred"
+
+    def test_nothing_is_kept_of_a_batch_whose_checks_are_over(self, start, webhooks, tasks, batch, sandbox):
+        ids = batch(running=2)
+        app = start(recheck_delays=())
+        for _ in range(3):
+            assert app.post(tasks.token()).status_code == 202
+        for job_id in ids:
+            sandbox.control.end(job_id)
+        assert app.post(tasks.token()).status_code == 200
+
+
 class TestAuthentication:
     """Only valid tokens are accepted, and the response does not reveal why one is rejected."""
 
@@ -315,6 +411,14 @@ class TestAuthentication:
         assert tasks.state() == "deferred"
         assert app.post(good).status_code == 200
         assert not [record for record in caplog.records if "osai" in record.name and good in record.getMessage()]
+
+    def test_a_call_without_a_token_is_an_empty_404_and_a_log_line(self, app, caplog):
+        """As with curl from outside the network."""
+        for _ in range(2):
+            answer = app.http.post("/webhook/test")
+            assert (answer.status_code, answer.content, answer.headers["content-length"]) == (404, b"", "0")
+        lines = [record.getMessage() for record in caplog.records if "Rejected" in record.getMessage()]
+        assert lines == ["Rejected 1 webhook request(s); last reason: not sealed by this Airflow deployment"]
 
     def test_token_of_the_previous_secret_is_valid_until_the_secret_is_removed(self, start, webhooks, tasks, job):
         now = itertools.count(0, 1000)
