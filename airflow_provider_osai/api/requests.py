@@ -33,6 +33,7 @@ __all__ = [
     "RetrainingRequest",
     "TrainingRequest",
     "UploadRequest",
+    "Validation",
     "require_id",
 ]
 
@@ -76,6 +77,17 @@ class OnInvalidFile(_Word):
     SKIP = "skip"
 
 
+class Validation(_Word):
+    """What findings of the data quality check do to an upload."""
+
+    WARN = "warn"
+    """They are logged."""
+    FAIL = "fail"
+    """Errors fail the task."""
+    STRICT = "strict"
+    """Errors and warnings fail the task."""
+
+
 EMPTY_TEMPLATE_VALUES: Final = frozenset({"", "None", "null"})
 """What a template renders to if the XCom that it refers to is missing."""
 
@@ -115,6 +127,10 @@ def _check_unicode(value: dict[str, Any]) -> dict[str, Any]:
         msg = "must not contain lone surrogates"
         raise ValueError(msg) from None
     return value
+
+
+def _none_if_empty(value: Any) -> Any:
+    return None if isinstance(value, str) and value.strip() in EMPTY_TEMPLATE_VALUES else value
 
 
 def _as_list(value: Any) -> Any:
@@ -177,6 +193,7 @@ class UploadRequest(Request):
     dataset_id: Id
     max_concurrency: int = Field(default=10, ge=1, le=64)
     on_invalid_file: OnInvalidFile = OnInvalidFile.FAIL
+    validation: Annotated[Validation | None, BeforeValidator(_none_if_empty)] = Field(default=None, alias="validate")
 
 
 class JobRequest(Request):

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any, Final
 
 from airflow_provider_osai.api.errors import OsaiArgumentError
+from airflow_provider_osai.api.requests import EMPTY_TEMPLATE_VALUES
 
 __all__ = [
     "CREATE",
@@ -24,6 +25,7 @@ __all__ = [
     "LocalFile",
     "UnreadableFile",
     "as_local",
+    "is_empty_path",
     "not_own_file_error",
     "open_folder_beneath",
     "open_own_file",
@@ -53,6 +55,17 @@ def as_local(place: Any) -> Any:
     """Return the ``Path`` of an ``ObjectStoragePath`` for local files; any other *place* unchanged."""
     is_local = hasattr(place, "fs") and getattr(place, "protocol", None) in LOCAL
     return Path(place.path) if is_local else place
+
+
+def is_empty_path(place: Any) -> bool:
+    """Return whether *place* is what a template without a value renders to: as a path it means the current directory.
+
+    So does text with only a scheme. An ``ObjectStoragePath`` converts empty text to ``.``.
+    """
+    if isinstance(place, str):
+        text = place.strip()
+        return text in EMPTY_TEMPLATE_VALUES or text.endswith("://")
+    return place is None or (hasattr(place, "fs") and str(place) in {*EMPTY_TEMPLATE_VALUES, "."})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,16 +1,18 @@
-"""Format names and counts for log lines: quoted, and limited in length and number."""
+"""Format names, counts and sizes for log lines: names quoted, and limited in length and number."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-__all__ = ["join_counts", "join_limited", "plural", "quoted"]
+__all__ = ["join_counts", "join_limited", "plural", "quoted", "size_text"]
 
 MAX_NAMES: Final = 20
 """Maximum number of names in one line."""
 MAX_NAME_LENGTH: Final = 60
 """Maximum number of characters of a name."""
+MEGABYTE: Final = 999_950
+"""Bytes from which a size is given in MB; fewer would be rounded to less than 1.0 MB."""
 
 
 def quoted(name: str) -> str:
@@ -33,3 +35,8 @@ def join_counts(counts: Mapping[str, int]) -> str:
 def plural(count: int, singular: str, plural_form: str | None = None) -> str:
     """Return a number with its noun: ``1 image``, ``2 images``."""
     return f"{count:,} {singular if count == 1 else plural_form or singular + 's'}"
+
+
+def size_text(size: float) -> str:
+    """Return a number of bytes with its unit: ``27.4 kB`` below 1 MB, ``1,234.5 MB`` from there."""
+    return f"{size / 1e3:.1f} kB" if size < MEGABYTE else f"{size / 1e6:,.1f} MB"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Final
@@ -14,15 +14,32 @@ from airflow_provider_osai.data.annotations import Annotations, Box, read_annota
 from airflow_provider_osai.data.annotations.bounding_box import InvalidAnnotation
 from airflow_provider_osai.data.images import OTHER, is_companion, is_image, looks_like_image
 from airflow_provider_osai.data.local_files import UnreadableFile
-from airflow_provider_osai.data.log_lines import join_counts, join_limited, plural, quoted
+from airflow_provider_osai.data.log_lines import join_counts, join_limited, plural, quoted, size_text
 from airflow_provider_osai.data.sources import File, PathSource, Source
 
-__all__ = ["MIN_TRAINING_IMAGES", "ImageFile", "ScanResult", "scan_source"]
+__all__ = [
+    "EMPTY_FILE",
+    "MIN_TRAINING_IMAGES",
+    "NOT_AN_IMAGE",
+    "ImageFile",
+    "NoImagesFound",
+    "ScanResult",
+    "scan_source",
+]
 
 MAX_SHOWN: Final = 5
 """Maximum number of invalid files in an error message."""
+EMPTY_FILE: Final = "the file is empty"
+NOT_AN_IMAGE: Final = "not an image (PNG, JPEG, GIF, BMP, TIFF or WebP) despite its name"
 MIN_TRAINING_IMAGES: Final = 3
 """Minimum images per category (documented: docs.onestepai.com/pl/model-creation-and-training)."""
+
+
+NO_ANNOTATIONS: Final = Annotations({}, (), frozenset(), {})
+
+
+class NoImagesFound(OsaiArgumentError):
+    """A source has neither images nor invalid files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +50,14 @@ class ImageFile:
     :param size: the size in bytes.
     :param category: the category; ``None`` if the annotations have the categories.
     :param boxes: the annotations.
+    :param is_folder_category: whether the category is the name of the image's folder.
     """
 
     name: str
     size: int
     category: str | None
     boxes: tuple[Box, ...] = ()
+    is_folder_category: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +67,27 @@ class ScanResult:
     :param images: the images by name.
     :param invalid_files: the reasons why files cannot be uploaded, by file name.
     :param nested: the categories derived from nested folders, by folder.
+    :param annotations: what was read of the annotation files.
     """
 
     images: Mapping[str, ImageFile]
     invalid_files: Mapping[str, str]
     nested: Mapping[str, str] = field(default_factory=dict)
+    annotations: Annotations = NO_ANNOTATIONS
 
     @property
     def categories(self) -> list[str]:
         """The categories that must exist before the upload, sorted."""
         of_images = {image.category for image in self.images.values() if image.category}
         return sorted(of_images | {box.category for image in self.images.values() for box in image.boxes})
+
+    def without_folder_categories(self) -> ScanResult:
+        """Return the scan with the categories of boxes and patterns only; folders of annotated images are no labels."""
+        images = {
+            name: replace(image, category=None, is_folder_category=False) if image.is_folder_category else image
+            for name, image in self.images.items()
+        }
+        return replace(self, images=images, nested={})
 
     def counts(self, without: Container[str] = ()) -> dict[str, int]:
         """Return the number of images of each category, sorted by category.
@@ -76,12 +105,12 @@ class ScanResult:
     def log_line(self, label: str) -> str:
         """Return the log line with the number of images and the count of each category."""
         counts = self.counts()
-        size = sum(image.size for image in self.images.values()) / 1e6
+        size = sum(image.size for image in self.images.values())
         annotated = sum(bool(image.boxes) for image in self.images.values())
         details = f", {annotated:,} with annotations" if annotated else ""
         details += f", and {plural(len(self.invalid_files), 'invalid file')}" if self.invalid_files else ""
         categories = f", in {plural(len(counts), 'category', 'categories')}: {join_counts(counts)}" if counts else ""
-        return f"Found {plural(len(self.images), 'image')} ({size:.1f} MB{details}) in {label!r}{categories}"
+        return f"Found {plural(len(self.images), 'image')} ({size_text(size)}{details}) in {label!r}{categories}"
 
     def warnings(self) -> list[str]:
         """Return log lines about categories that may not be intended or have too few images."""
@@ -113,6 +142,23 @@ class ScanResult:
         )
         return [line] if few else []
 
+    def raise_for_few_images(self, label: str, minimum: int) -> None:
+        """Raise OsaiArgumentError with the categories that have fewer than *minimum* images, if there are any."""
+        if few := {name: count for name, count in self.counts().items() if count < minimum}:
+            details = ", ".join(f"{name!r} has {count}" for name, count in few.items())
+            of_folders = {image.category for image in self.images.values() if image.is_folder_category}
+            is_annotated = any(image.boxes for image in self.images.values())
+            hint = (
+                "; an image without boxes gets the category of its folder"
+                if is_annotated and of_folders & few.keys()
+                else ""
+            )
+            msg = (
+                f"source = {label!r}: each category needs at least {minimum} images, but {details}{hint}; "
+                "add images, or lower min_images_per_category if the dataset already contains more"
+            )
+            raise OsaiArgumentError(msg)
+
     def raise_for_invalid_files(self, label: str) -> None:
         """Raise OsaiArgumentError with the first invalid files, if there are any."""
         if self.invalid_files:
@@ -143,7 +189,7 @@ def scan_source(
     files = source.files()
     invalid: dict[str, str] = {}
     image_files, other_files = _split_images(source, files, invalid)
-    read = Annotations({}, (), frozenset(), {})
+    read = NO_ANNOTATIONS
     if annotations and other_files:
         sizes = {file.name: file.size for file in other_files}
         read = read_annotations(sizes, {file.name for file in image_files}, _annotation_reader(source))
@@ -157,16 +203,17 @@ def scan_source(
             continue
         boxes = read.boxes.get(file.name, ())
         category = _by_pattern(file.name, categories or {})
-        if category is None and not boxes:
+        is_folder_category = category is None and not boxes
+        if is_folder_category:
             folder = PurePosixPath(file.name).parent
             category = folder.name.strip().replace(" ", "_") or OTHER
             if len(folder.parts) > 1:
                 nested[folder.as_posix()] = category
-        images[file.name] = ImageFile(file.name, file.size, category, boxes)
+        images[file.name] = ImageFile(file.name, file.size, category, boxes, is_folder_category)
     if not images and not invalid:
-        raise OsaiArgumentError(f"source = {source.label!r}: no images found")
-    result = ScanResult(images, invalid, nested)
-    _require_images(source.label, result.counts(), min_images_per_category)
+        raise NoImagesFound(f"source = {source.label!r}: no images found")
+    result = ScanResult(images, invalid, nested, read)
+    result.raise_for_few_images(source.label, min_images_per_category)
     return result
 
 
@@ -197,7 +244,7 @@ def _split_images(source: Source, files: Iterable[File], invalid: dict[str, str]
         if looks_like_image(file.name) if head is None else is_image(head):
             images.append(file)
         elif looks_like_image(file.name):
-            invalid[file.name] = "not an image (PNG, JPEG, GIF, BMP, TIFF or WebP) despite its name"
+            invalid[file.name] = NOT_AN_IMAGE if file.size else EMPTY_FILE
         else:
             others.append(file)
     return images, others
@@ -209,13 +256,3 @@ def _by_pattern(name: str, categories: Mapping[str, str]) -> str | None:
         if fnmatchcase(name, pattern) or pattern in (folder.name, folder.as_posix()):
             return category
     return None
-
-
-def _require_images(label: str, counts: Mapping[str, int], minimum: int) -> None:
-    if few := {name: count for name, count in counts.items() if count < minimum}:
-        details = ", ".join(f"{name!r} has {count}" for name, count in few.items())
-        msg = (
-            f"source = {label!r}: each category needs at least {minimum} images, but {details}; "
-            "add images, or lower min_images_per_category if the dataset already contains more"
-        )
-        raise OsaiArgumentError(msg)

@@ -17,7 +17,7 @@ from airflow_provider_osai.api.errors import OsaiArgumentError
 from airflow_provider_osai.data.archives import Archive, is_archive
 from airflow_provider_osai.data.hidden_files import is_ignored
 from airflow_provider_osai.data.images import HEAD, looks_like_image
-from airflow_provider_osai.data.local_files import LocalFile, UnreadableFile, as_local
+from airflow_provider_osai.data.local_files import LocalFile, UnreadableFile, as_local, is_empty_path
 from airflow_provider_osai.data.local_listing import list_files, list_folder, list_matches
 
 __all__ = ["ArchiveSource", "File", "Opener", "PathSource", "Source", "open_source"]
@@ -197,9 +197,12 @@ def open_source(source: Any, parse_path: Callable[[str], Any] = Path) -> Source:
         Local links are followed if their target is below the folder, below the part of the pattern before the first
         wildcard, or, for a file in a list, below the folder that contains the link. The source itself may be a link.
     :param parse_path: converts text to a path object.
-    :raises OsaiArgumentError: if the source is none of these, or does not exist.
+    :raises OsaiArgumentError: if the source is none of these, is empty, or does not exist.
     """
+    _raise_if_empty(source)
     if isinstance(source, (list, tuple, set, frozenset)):
+        for item in source:
+            _raise_if_empty(item)
         return _from_list([as_local(parse_path(item) if isinstance(item, str) else item) for item in source])
     label = str(source)
     if isinstance(source, str) and WILDCARDS & set(source):
@@ -216,6 +219,12 @@ def open_source(source: Any, parse_path: Callable[[str], Any] = Path) -> Source:
         return ArchiveSource(label, path)
     msg = f"source = {label!r}: is a file; use a folder, a pattern, a list of files, or a zip or tar archive"
     raise OsaiArgumentError(msg)
+
+
+def _raise_if_empty(source: Any) -> None:
+    if is_empty_path(source):
+        text = "" if source is None else str(source)
+        raise OsaiArgumentError(f"source = {text!r}: is empty. Does the template or the variable have a value?")
 
 
 def _from_list(paths: list[Any]) -> Source:

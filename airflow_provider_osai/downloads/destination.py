@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiDownloadFailed
-from airflow_provider_osai.data.local_files import as_local, open_own_file
+from airflow_provider_osai.data.local_files import as_local, is_empty_path, open_own_file
 from airflow_provider_osai.downloads.partial_file import PartialFile
 
 __all__ = ["Destination", "LocalDestination", "ObjectStoreDestination", "compute_digests", "resolve_destination"]
@@ -150,9 +150,9 @@ def resolve_destination(destination: Any, default: str, *, is_folder: bool = Fal
     :param is_folder: whether *destination* is known to be a folder.
     :raises OsaiArgumentError: if *destination* is empty.
     """
-    text = str(destination).strip()
-    if destination is None or text in ("", "None"):
-        raise OsaiArgumentError(f"destination = {text!r}: a path is required")
+    text = "" if destination is None else str(destination).strip()
+    if is_empty_path(destination):
+        raise OsaiArgumentError(f"destination = {text!r}: is empty. Does the template have a value?")
     path = as_local(destination if hasattr(destination, "fs") else Path(text))
     is_folder = is_folder or text.endswith("/") or path.is_dir()
     kind = ObjectStoreDestination if hasattr(path, "fs") else LocalDestination

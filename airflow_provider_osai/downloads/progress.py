@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from airflow_provider_osai.data.log_lines import size_text
+
 __all__ = ["Progress"]
 
 LOG_INTERVAL: Final = 5.0
 """Minimum seconds between two log lines."""
-MB: Final = 1e6
 
 
 class Progress:
@@ -40,7 +41,9 @@ class Progress:
         self._logged_at = now
         rate = (size - self._start_size) / max(now - self._started_at, 1e-3)
         if total is None or rate <= 0:
-            self._log("Downloaded %.1f MB, %.1f MB/s", size / MB, rate / MB)
+            self._log("Downloaded %s, %s/s", size_text(size), size_text(max(rate, 0)))
         else:
             remaining = (total - size) / rate
-            self._log("Downloaded %.1f of %.1f MB, %.1f MB/s, %.0f s left", size / MB, total / MB, rate / MB, remaining)
+            self._log(
+                "Downloaded %s of %s, %s/s, %.0f s left", size_text(size), size_text(total), size_text(rate), remaining
+            )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_osai.api.errors import OsaiArgumentError
+from airflow_provider_osai.data.local_files import is_empty_path
 
 __all__ = ["as_path", "parse_path"]
 
@@ -29,8 +30,8 @@ def parse_path(text: str, conn_id: str | None = None) -> Any:
 
 
 def as_path(path: Any) -> Any:
-    """Convert text with a scheme to an ``ObjectStoragePath``; return everything else unchanged.
+    """Convert text with a scheme and a path to an ``ObjectStoragePath``; return everything else unchanged.
 
     :raises OsaiArgumentError: if no installed provider supports the scheme.
     """
-    return parse_path(path) if isinstance(path, str) and "://" in path else path
+    return parse_path(path) if isinstance(path, str) and "://" in path and not is_empty_path(path) else path

@@ -6,11 +6,12 @@ import hashlib
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
+
+from airflow_provider_osai.data.log_lines import size_text
 
 __all__ = ["UploadProgress", "UploadSummary"]
 
-MB: Final = 1_000_000
 MAX_INVALID_FILES: Final = 50
 """Maximum number of invalid files in the summary; the log has all of them."""
 MAX_CATEGORIES: Final = 100
@@ -22,7 +23,8 @@ class UploadSummary(TypedDict):
 
     ``images``: images of the source that the dataset now has; ``bytes``: uploaded; ``invalid_files``: the first 50
     files that were left out, with the reason; ``images_by_category``: number of images of each of the first 100 of the
-    ``categories``; ``data_digest``: SHA-256 of images, categories and annotations.
+    ``categories``; ``data_digest``: SHA-256 of images, categories and annotations; ``quality``: the summary of the data
+    quality check, if there was one.
     """
 
     dataset_id: str
@@ -35,6 +37,7 @@ class UploadSummary(TypedDict):
     categories: list[str]
     images_by_category: dict[str, int]
     data_digest: str
+    quality: NotRequired[dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -83,14 +86,14 @@ class UploadProgress:
         }
 
     def log_line(self) -> str:
-        """Return the progress as a log line."""
+        """Return the progress as a log line; without the remaining time if that is unknown or less than a second."""
         progress = self.as_dict()
-        rate = self.uploaded_bytes / max(self.clock() - self._started, 1e-3) / MB
-        eta = "" if progress["seconds_left"] is None else f", about {progress['seconds_left']} s left"
+        rate = self.uploaded_bytes / max(self.clock() - self._started, 1e-3)
+        eta = f", about {progress['seconds_left']} s left" if progress["seconds_left"] else ""
         return (
             f"Uploaded {self.uploaded} of {self.images} images ({self.skipped} skipped as already in the dataset, "
-            f"{len(self.invalid_files)} invalid), {self.uploaded_bytes / MB:.1f} of {self.size / MB:.1f} MB, "
-            f"{progress['images_per_second']} images/s, {rate:.1f} MB/s{eta}"
+            f"{len(self.invalid_files)} invalid), {size_text(self.uploaded_bytes)} of {size_text(self.size)}, "
+            f"{progress['images_per_second']} images/s, {size_text(rate)}/s{eta}"
         )
 
     def summary(self, dataset_id: str, categories: Iterable[str], counts: Mapping[str, int]) -> UploadSummary:

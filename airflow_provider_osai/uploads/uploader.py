@@ -14,7 +14,7 @@ from airflow_provider_osai.api.requests import OnInvalidFile, UploadRequest
 from airflow_provider_osai.data.datasets import create_category, find_categories
 from airflow_provider_osai.data.scan import ImageFile, ScanResult
 from airflow_provider_osai.data.sources import Source
-from airflow_provider_osai.uploads.checkpoint import NullUploadStore, UploadCheckpointStore
+from airflow_provider_osai.uploads.checkpoint import NullUploadStore, UploadCheckpoint, UploadCheckpointStore
 from airflow_provider_osai.uploads.progress import UploadProgress, UploadSummary
 from airflow_provider_osai.uploads.summary_log import summary_lines
 from airflow_provider_osai.uploads.workers import UploadResult, UploadSession, UploadStatus, UploadWorkers
@@ -98,10 +98,7 @@ class Uploader:
         for name, reason in scan.invalid_files.items():
             self._skip_invalid(progress, name, reason)
         session = UploadSession(self._client, self._dataset_id, self._ensure_categories(scan.categories))
-        checkpoint = self._store.load(self._dataset_id)
-        if checkpoint.upload_id is not None:
-            session.finish(checkpoint.upload_id, self._client)  # a killed try has left the dataset locked
-            self._store.save_upload_id(None)
+        checkpoint = self.finish_earlier_upload()
         session.already_uploaded = set(checkpoint.keys) | (session.list_keys() or set())
         missing: Mapping[str, ImageFile] = scan.images
         for _ in range(MAX_ATTEMPTS):
@@ -119,6 +116,14 @@ class Uploader:
         for line in scan.too_few(progress.invalid_files) if progress.invalid_files else ():
             self._warn(line)
         return progress.summary(self._dataset_id, scan.categories, scan.counts(progress.invalid_files))
+
+    def finish_earlier_upload(self) -> UploadCheckpoint:
+        """Unlock the dataset if a killed try has left it locked, and return the checkpoint of the earlier tries."""
+        checkpoint = self._store.load(self._dataset_id)
+        if checkpoint.upload_id is not None:
+            UploadSession(self._client, self._dataset_id, {}).finish(checkpoint.upload_id, self._client)
+            self._store.save_upload_id(None)
+        return checkpoint
 
     def _ensure_categories(self, names: Sequence[str]) -> dict[str, str]:
         """Create the missing categories, and return the ids of all by name."""

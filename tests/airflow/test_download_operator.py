@@ -72,6 +72,13 @@ class TestDownload:
         assert [path.name for path in tmp_path.iterdir()] == ["here.onnx"]
         assert (tmp_path / "here.onnx").read_bytes() == CONTENT
 
+    @pytest.mark.parametrize("destination", ["", "null", "file://", ObjectStoragePath("")])
+    def test_an_empty_template_is_not_the_workers_directory(self, download, tmp_path, monkeypatch, destination):
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(AirflowFailException, match="destination = .*: is empty"):
+            download(destination)
+        assert list(tmp_path.iterdir()) == []
+
     def test_broken_connection_is_resumed_with_a_range(self, download, sandbox, statuses, tmp_path):
         sandbox.control.fault("cut", "model.download", keep=1_000_000)
         download(tmp_path / "model.onnx")
@@ -180,7 +187,7 @@ class TestExample:
         run = run_dag("example_osai_edge_model", model_id=model, target="jetson", destination=f"{tmp_path}/")
         assert run.state == "success", run.tasks
         (file,) = tmp_path.iterdir()
-        assert run.xcom("download_model", "path") == str(file)
+        assert run.result("download_model", "path") == str(file)
         assert file.read_bytes() == b"simulated conversion\n"
 
     def test_unsupported_target_skips_both_tasks(self, run_dag, connection, model, tmp_path):

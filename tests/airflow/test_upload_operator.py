@@ -70,6 +70,17 @@ def test_an_invalid_argument_fails_without_retry_before_any_request(
     assert sandbox.control.record()["requests"] == []
 
 
+@pytest.mark.parametrize("conn_id", [None, "aws_default"])
+@pytest.mark.parametrize("source", ["", "None", "file://", ObjectStoragePath("")])
+def test_an_empty_template_does_not_upload_the_workers_directory(
+    sandbox, connection, images, context, monkeypatch, source, conn_id
+):
+    monkeypatch.chdir(images)
+    with pytest.raises(AirflowFailException, match="source = .*: is empty"):
+        operator("1", source, source_conn_id=conn_id).execute(context)
+    assert sandbox.control.record()["requests"] == []
+
+
 def test_invalid_files_fail_the_task_or_are_skipped(client, dataset, images, context, tmp_path):
     folder = shutil.copytree(images, tmp_path / "images")
     (folder / "0" / "notes.doc").write_text("remember the milk")

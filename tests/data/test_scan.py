@@ -6,6 +6,7 @@ import os
 import shutil
 import zipfile
 from collections import Counter
+from pathlib import Path
 
 import fsspec
 import pytest
@@ -293,6 +294,21 @@ def test_a_missing_source_or_a_single_file_is_rejected(tmp_path, source):
     (tmp_path / "file").write_text("x")
     with pytest.raises(OsaiArgumentError, match=rf"source = '.*{source}'.*(does not exist|is a file)"):
         scan(tmp_path / source)
+
+
+@pytest.mark.parametrize("source", ["", " ", "None", "null", None, "file://", UPath(""), ["cat/0.png", ""], [None]])
+def test_an_empty_template_is_not_the_current_directory(tmp_path, monkeypatch, source):
+    fill(tmp_path / "cat")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OsaiArgumentError, match=r"source = .*: is empty\. Does the template"):
+        open_source(source, UPath)
+
+
+def test_the_current_directory_is_a_source_by_its_name(tmp_path, monkeypatch):
+    fill(tmp_path / "cat")
+    monkeypatch.chdir(tmp_path)
+    for source in (".", "./", "*/*.png", Path()):
+        assert len(scan(source).images) == 3
 
 
 def test_a_folder_without_images_is_rejected(tmp_path):

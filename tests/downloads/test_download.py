@@ -264,7 +264,10 @@ class TestInvalidDownload:
         with pytest.raises(OsaiArgumentError):
             Server().fetch(tmp_path / "file" / "model.onnx")
 
-    @pytest.mark.parametrize(("name", "value"), [("destination", ""), ("destination", None), ("sha256", "12")])
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [*(("destination", empty) for empty in ("", " ", "None", "null", None, UPath(""))), ("sha256", "12")],
+    )
     def test_invalid_argument_fails_before_any_request(self, tmp_path, name, value):
         server = Server()
         with pytest.raises(OsaiArgumentError, match=name):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_osai.data.annotations.bounding_box import (
     Box,
     InvalidAnnotation,
+    ProblemKind,
     Rect,
     category_name,
     reject,
@@ -16,13 +18,29 @@ from airflow_provider_osai.data.annotations.bounding_box import (
     to_box,
 )
 
-__all__ = ["boxes", "categories", "parse"]
+__all__ = ["ImageBoxes", "boxes", "categories", "parse"]
 
 TOLERANCE: Final = 1.0
 """Maximum rounding error in pixels by which a box may exceed the image."""
 LISTS: Final = ("images", "annotations", "categories")
 USED_KEYS: Final = frozenset({*LISTS, "id", "image_id", "category_id", "file_name", "width", "height", "bbox", "name"})
 """Keys kept while a file is parsed. Segmentation outlines are most of a file and are not used."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBoxes:
+    """The images of a file.
+
+    :param boxes: the boxes of each image, including images without any.
+    :param incomplete: the images with rejected boxes.
+    :param sizes: the stated width and height of each image in pixels, if they are valid.
+    :param unclear: the images without boxes, if it is unknown which image a rejected box is of.
+    """
+
+    boxes: Mapping[str, tuple[Box, ...]]
+    incomplete: frozenset[str]
+    sizes: Mapping[str, tuple[int, int]]
+    unclear: frozenset[str]
 
 
 def parse(data: bytes) -> dict[str, list[Any]] | None:
@@ -39,7 +57,9 @@ def parse(data: bytes) -> dict[str, list[Any]] | None:
     return document
 
 
-def categories(document: Mapping[str, list[Any]], problems: Callable[[str], None]) -> dict[int | str, str]:
+def categories(
+    document: Mapping[str, list[Any]], problems: Callable[[InvalidAnnotation], None]
+) -> dict[int | str, str]:
     """Return the category names by id. Several ids may have the same name."""
     names: dict[int | str, str] = {}
     for number, category in enumerate(document["categories"]):
@@ -49,14 +69,14 @@ def categories(document: Mapping[str, list[Any]], problems: Callable[[str], None
                 reject(f"duplicate id {shown(identity)}")
             names[identity] = category_name(category.get("name"))
         except InvalidAnnotation as error:
-            problems(f"categories[{number}]: {error}")
+            problems(error.at(f"categories[{number}]"))
     return names
 
 
 def boxes(
-    document: Mapping[str, list[Any]], find: Callable[[str], str], problems: Callable[[str], None]
-) -> dict[str, tuple[Box, ...]]:
-    """Return the boxes of each image in the file, including images without any.
+    document: Mapping[str, list[Any]], find: Callable[[str], str], problems: Callable[[InvalidAnnotation], None]
+) -> ImageBoxes:
+    """Return the boxes and the stated size of each image in the file.
 
     :param find: returns the image for a ``file_name``, or raises :class:`InvalidAnnotation`.
     :param problems: called with each problem, which begins with its list and index.
@@ -65,21 +85,39 @@ def boxes(
     images = _images(document, find, problems)
     numbers: dict[str, dict[Box, int]] = {image: {} for image, _ in images.values() if image}
     ids: set[int | str] = set()
+    incomplete: set[str] = set()
     for number, annotation in enumerate(document["annotations"]):
         try:
             image, box = _box(annotation, images, names, ids)
             if not image:
                 continue
             if box in numbers[image]:
-                reject(f"duplicate box of {shown(image)}, same as annotations[{numbers[image][box]}]")
+                earlier = f"annotations[{numbers[image][box]}]"
+                reject(f"duplicate box of {shown(image)}, same as {earlier}", ProblemKind.DUPLICATE_BOX)
             numbers[image][box] = number
         except InvalidAnnotation as error:
-            problems(f"annotations[{number}]: {error}")
-    return {image: tuple(image_boxes) for image, image_boxes in numbers.items()}
+            problems(error.at(f"annotations[{number}]"))
+            incomplete.add(_image_name(annotation, images))
+    sizes = {
+        image: (int(stated["width"]), int(stated["height"]))
+        for image, stated in images.values()
+        if image and _is_side(stated.get("width")) and _is_side(stated.get("height"))
+    }
+    boxes_by_image = {image: tuple(image_boxes) for image, image_boxes in numbers.items()}
+    unclear = {image for image, image_boxes in boxes_by_image.items() if not image_boxes and "" in incomplete}
+    return ImageBoxes(boxes_by_image, frozenset(incomplete - {""}), sizes, frozenset(unclear))
+
+
+def _image_name(annotation: Any, images: Mapping[int | str, tuple[str, dict[str, Any]]]) -> str:
+    """Return the image of an annotation; empty if it has none."""
+    try:
+        return images.get(_id(annotation, "image_id"), ("", {}))[0]
+    except InvalidAnnotation:
+        return ""
 
 
 def _images(
-    document: Mapping[str, list[Any]], find: Callable[[str], str], problems: Callable[[str], None]
+    document: Mapping[str, list[Any]], find: Callable[[str], str], problems: Callable[[InvalidAnnotation], None]
 ) -> dict[int | str, tuple[str, dict[str, Any]]]:
     """Return each image's name in the source and its COCO object, by id; the name is empty if there was a problem."""
     images: dict[int | str, tuple[str, dict[str, Any]]] = {}
@@ -95,11 +133,11 @@ def _images(
                 reject(f"invalid file_name {shown(file_name)}")
             name = find(file_name)
             if name in numbers:
-                reject(f"{shown(file_name)} is the same image as images[{numbers[name]}]")
+                reject(f"{shown(file_name)} is the same image as images[{numbers[name]}]", ProblemKind.SEVERAL_FILES)
             numbers[name] = number
             images[identity] = name, image
         except InvalidAnnotation as error:
-            problems(f"images[{number}]: {error}")
+            problems(error.at(f"images[{number}]"))
     return images
 
 
@@ -117,13 +155,14 @@ def _box(
             raise InvalidAnnotation(f"duplicate id {shown(identity)}")
         ids.add(identity)
     if image_id not in images:
-        raise InvalidAnnotation(f"image_id {shown(image_id)} is not in images")
+        raise InvalidAnnotation(f"image_id {shown(image_id)} is not in images", ProblemKind.IMAGE_NOT_FOUND)
     if category_id not in names:
-        raise InvalidAnnotation(f"category_id {shown(category_id)} is not in categories")
+        message = f"category_id {shown(category_id)} is not in categories"
+        raise InvalidAnnotation(message, ProblemKind.UNKNOWN_CLASS)
     name, image = images[image_id]
     size = []
     for side in ("width", "height"):
-        if not _is_number(image.get(side)) or not 0 < image[side] < 1e9:
+        if not _is_side(image.get(side)):
             raise InvalidAnnotation(
                 f"the image {shown(image.get('file_name'))} has the invalid {side} {shown(image.get(side))}"
             )
@@ -134,10 +173,11 @@ def _box(
     try:
         x, y, width, height = map(float, bbox)
         if width <= 0 or height <= 0:
-            reject(f"width {width:g} and height {height:g} must be more than 0")
+            reject(f"width {width:g} and height {height:g} must be more than 0", ProblemKind.DEGENERATE_BOX)
         box = to_box(names[category_id], Rect(x, y, x + width, y + height), (size[0], size[1]), TOLERANCE)
     except (InvalidAnnotation, OverflowError) as error:
-        raise InvalidAnnotation(f"bbox = {shown(bbox)} of {shown(image.get('file_name'))}: {error}") from error
+        problem = error if isinstance(error, InvalidAnnotation) else InvalidAnnotation(str(error))
+        raise problem.at(f"bbox = {shown(bbox)} of {shown(image.get('file_name'))}") from error
     return name, box
 
 
@@ -148,6 +188,10 @@ def _id(value: Any, key: str) -> int | str:
     if isinstance(identity, bool) or not isinstance(identity, int | str):
         raise InvalidAnnotation(f"{key} = {shown(identity)}: must be an integer or text")
     return identity
+
+
+def _is_side(value: Any) -> bool:
+    return _is_number(value) and 0 < value < 1e9
 
 
 def _is_number(value: Any) -> bool:

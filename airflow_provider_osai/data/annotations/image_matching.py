@@ -6,7 +6,7 @@ import posixpath
 from collections import defaultdict
 from collections.abc import Collection
 
-from airflow_provider_osai.data.annotations.bounding_box import InvalidAnnotation, shown
+from airflow_provider_osai.data.annotations.bounding_box import InvalidAnnotation, ProblemKind, shown
 
 __all__ = ["ImageIndex"]
 
@@ -80,7 +80,8 @@ class ImageIndex:
             if image == path_end or image.endswith(f"/{path_end}")
         ]
         if not matches:
-            raise InvalidAnnotation(f"image {shown(file_name)} not found")
+            raise InvalidAnnotation(f"image {shown(file_name)} not found", ProblemKind.IMAGE_NOT_FOUND)
         if len(matches) > 1:
-            raise InvalidAnnotation(f"{shown(file_name)} matches several images: {shown(', '.join(matches))}")
+            message = f"{shown(file_name)} matches several images: {shown(', '.join(matches))}"
+            raise InvalidAnnotation(message, ProblemKind.SEVERAL_FILES)
         return matches[0]

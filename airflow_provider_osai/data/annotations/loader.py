@@ -5,12 +5,20 @@ from __future__ import annotations
 import posixpath
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from airflow_provider_osai.data.annotations import class_names, coco, voc, yolo
-from airflow_provider_osai.data.annotations.bounding_box import Box, InvalidAnnotation, Problems, reject, shown
+from airflow_provider_osai.data.annotations.bounding_box import (
+    Box,
+    InvalidAnnotation,
+    ProblemCount,
+    ProblemKind,
+    Problems,
+    reject,
+    shown,
+)
 from airflow_provider_osai.data.annotations.image_matching import ImageIndex
 
 __all__ = ["Annotations", "max_size", "read_annotations"]
@@ -28,12 +36,25 @@ class Annotations:
     :param categories: the declared and used categories, sorted.
     :param files: the annotation files and class lists, including those with problems.
     :param problems: the problems by file or image.
+    :param problem_kinds: the problems by file or image, and by kind.
+    :param incomplete_by_file: the images with rejected boxes, by annotation file; their other boxes are in *boxes*.
+    :param sizes: width and height in pixels of each image for which an annotation file states them (COCO, VOC).
+    :param unclear: images without boxes of a file with a rejected box of an unknown image.
     """
 
     boxes: Mapping[str, tuple[Box, ...]]
     categories: tuple[str, ...]
     files: frozenset[str]
     problems: Mapping[str, str]
+    problem_kinds: Mapping[str, Mapping[ProblemKind, ProblemCount]] = field(default_factory=dict)
+    incomplete_by_file: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    unclear: frozenset[str] = frozenset()
+
+    @property
+    def incomplete(self) -> frozenset[str]:
+        """The images with rejected boxes."""
+        return frozenset().union(*self.incomplete_by_file.values())
 
 
 def max_size(name: str) -> int:
@@ -77,7 +98,11 @@ class _Loader:
         self._categories: set[str] = set()
         self._files: set[str] = set()
         self._without_classes: list[str] = []
+        self._images_without_classes: set[str] = set()
         self._problems = Problems()
+        self._incomplete: dict[str, frozenset[str]] = {}
+        self._unclear: set[str] = set()
+        self._stated_sizes: dict[str, tuple[int, int]] = {}
 
     def load(self, parse: Callable[[str, bytes], None], name: str) -> None:
         """Read and parse a file; an invalid file becomes a problem."""
@@ -87,7 +112,7 @@ class _Loader:
             parse(name, self._read(name))
         except InvalidAnnotation as error:
             self._files.add(name)
-            self._problems.add(name, str(error))
+            self._problems.add(name, error)
 
     def class_list(self, name: str, data: bytes) -> None:
         classes = class_names.parse_list(data) if class_names.is_list(name) else class_names.parse_yaml(data)
@@ -101,11 +126,15 @@ class _Loader:
         if document is None:
             return
         self._files.add(name)
-        boxes_by_image = coco.boxes(
+        found = coco.boxes(
             document, lambda file_name: self._images.find_by_name(file_name, name), partial(self._problems.add, name)
         )
-        for image, boxes in boxes_by_image.items():
+        for image, boxes in found.boxes.items():
             self._boxes[image][name] = boxes
+        if found.incomplete:
+            self._incomplete[name] = found.incomplete
+        self._unclear |= found.unclear
+        self._stated_sizes |= found.sizes
         self._categories |= set(coco.categories(document, lambda _: None).values())
 
     def xml(self, name: str, data: bytes) -> None:
@@ -117,9 +146,12 @@ class _Loader:
         if len(candidates) > 1:
             file_name = posixpath.basename((document.single("filename") or "").replace("\\", "/"))
             candidates = [image for image in candidates if posixpath.basename(image) == file_name] or candidates
-        problems: list[str] = []
-        self._boxes[_single(candidates)][name] = voc.boxes(document, problems)
-        self._add_all(name, problems)
+        problems: list[InvalidAnnotation] = []
+        image = _single(candidates)
+        self._boxes[image][name] = voc.boxes(document, problems)
+        if size := voc.size(document):
+            self._stated_sizes[image] = size
+        self._add_all(name, image, problems)
 
     def text(self, name: str, data: bytes) -> None:
         candidates = self._images.find_for_yolo(name)
@@ -130,28 +162,39 @@ class _Loader:
         classes = self._classes_for(name)
         if classes is None and data.strip():
             self._without_classes.append(name)
+            self._images_without_classes.add(image)
             return
-        problems: list[str] = []
+        problems: list[InvalidAnnotation] = []
         self._boxes[image][name] = yolo.parse(data, classes or {}, problems)
-        self._add_all(name, problems)
+        self._add_all(name, image, problems)
 
     def annotations(self) -> Annotations:
         """Return the result; an image that several files annotate is a problem."""
         if self._without_classes:
             first, *others = self._without_classes
             also = f"; the same applies to {len(others):,} more files" if others else ""
-            self._problems.add(
-                first, f"no class list (classes.txt, *.names or YAML with names) in its folder or above{also}"
-            )
+            message = f"no class list (classes.txt, *.names or YAML with names) in its folder or above{also}"
+            self._problems.add(first, InvalidAnnotation(message))
+            self._incomplete[first] = frozenset(self._images_without_classes)
         boxes: dict[str, tuple[Box, ...]] = {}
         for image, by_file in sorted(self._boxes.items()):
             if len(by_file) > 1:
-                self._problems.add(image, f"annotated by several files, keep one: {', '.join(sorted(by_file))}")
+                message = f"annotated by several files, keep one: {', '.join(sorted(by_file))}"
+                self._problems.add(image, InvalidAnnotation(message, ProblemKind.SEVERAL_FILES))
             else:
                 (boxes[image],) = by_file.values()
         used = {box.category for image_boxes in boxes.values() for box in image_boxes}
         categories = tuple(sorted(self._categories | used))
-        return Annotations(boxes, categories, frozenset(self._files), self._problems.messages())
+        return Annotations(
+            boxes,
+            categories,
+            frozenset(self._files),
+            self._problems.messages(),
+            self._problems.kinds(),
+            self._incomplete,
+            self._stated_sizes,
+            frozenset(self._unclear),
+        )
 
     def _classes_for(self, name: str) -> dict[int, str] | None:
         """Return the classes of the lists in a file's folder and above, which must be equal."""
@@ -163,7 +206,9 @@ class _Loader:
             )
         return lists[0][1] if lists else None
 
-    def _add_all(self, name: str, problems: list[str]) -> None:
+    def _add_all(self, name: str, image: str, problems: list[InvalidAnnotation]) -> None:
+        if problems:
+            self._incomplete[name] = frozenset({image})
         for problem in problems:
             self._problems.add(name, problem)
 
@@ -177,7 +222,8 @@ def _parents(name: str) -> list[str]:
 
 def _single(candidates: Sequence[str]) -> str:
     if not candidates:
-        raise InvalidAnnotation("image not found")
+        raise InvalidAnnotation("image not found", ProblemKind.IMAGE_NOT_FOUND)
     if len(candidates) > 1:
-        raise InvalidAnnotation(f"it matches several images: {shown(', '.join(candidates))}")
+        message = f"it matches several images: {shown(', '.join(candidates))}"
+        raise InvalidAnnotation(message, ProblemKind.SEVERAL_FILES)
     return candidates[0]

@@ -12,6 +12,7 @@ from xml.parsers import expat
 from airflow_provider_osai.data.annotations.bounding_box import (
     Box,
     InvalidAnnotation,
+    ProblemKind,
     Rect,
     category_name,
     reject,
@@ -19,7 +20,7 @@ from airflow_provider_osai.data.annotations.bounding_box import (
     to_box,
 )
 
-__all__ = ["Document", "boxes", "parse"]
+__all__ = ["Document", "boxes", "parse", "size"]
 
 TOLERANCE: Final = 1.0
 """Maximum pixels by which a box may exceed the image: some tools count from 0, and some round."""
@@ -84,7 +85,21 @@ def parse(data: bytes) -> Document:
     return document
 
 
-def boxes(document: Document, problems: list[str]) -> tuple[Box, ...]:
+def size(document: Document) -> tuple[int, int] | None:
+    """Return the stated width and height of the image in pixels; ``None`` if one is missing or invalid."""
+    (_, width), (_, height) = _sides(document)
+    return (int(width), int(height)) if width and height and _is_side(width) and _is_side(height) else None
+
+
+def _sides(document: Document) -> list[tuple[str, str | None]]:
+    return [(side, document.single(f"size/{side}")) for side in ("width", "height")]
+
+
+def _is_side(text: str | None) -> bool:
+    return text is not None and re.fullmatch(r"[0-9]{1,9}", text) is not None and int(text) > 0
+
+
+def boxes(document: Document, problems: list[InvalidAnnotation]) -> tuple[Box, ...]:
     """Return the boxes of a file.
 
     The pixels ``xmin`` to ``xmax`` are counted from 1 and inclusive, so a box extends from ``xmin - 1`` to ``xmax``.
@@ -93,22 +108,21 @@ def boxes(document: Document, problems: list[str]) -> tuple[Box, ...]:
     """
     if not document.objects:
         return ()
-    size = []
-    for side in ("width", "height"):
-        text = document.single(f"size/{side}")
-        if text is None or not re.fullmatch(r"[0-9]{1,9}", text) or not int(text):
-            problems.append(f"size: {side} = {shown(text)}: must be a positive integer, boxes are relative to it")
-            return ()
-        size.append(int(text))
+    stated = size(document)
+    if stated is None:
+        side, text = next((side, text) for side, text in _sides(document) if not _is_side(text))
+        message = f"size: {side} = {shown(text)}: must be a positive integer, boxes are relative to it"
+        problems.append(InvalidAnnotation(message))
+        return ()
     numbers: dict[Box, int] = {}
     for number, texts in enumerate(document.objects, start=1):
         try:
-            box = _box(texts, (size[0], size[1]))
+            box = _box(texts, stated)
             if box in numbers:
-                reject(f"duplicate box, same as object {numbers[box]}")
+                reject(f"duplicate box, same as object {numbers[box]}", ProblemKind.DUPLICATE_BOX)
             numbers[box] = number
         except InvalidAnnotation as error:
-            problems.append(f"object {number}: {error}")
+            problems.append(error.at(f"object {number}"))
     return tuple(numbers)
 
 
@@ -123,7 +137,8 @@ def _box(texts: dict[str, list[str]], size: tuple[int, int]) -> Box:
             raise InvalidAnnotation(f"{side} = {shown(text)}: not a number") from None
     left, top, right, bottom = sides
     if right < left or bottom < top:
-        raise InvalidAnnotation(f"width {right - left:g} and height {bottom - top:g} must not be negative")
+        message = f"width {right - left:g} and height {bottom - top:g} must not be negative"
+        raise InvalidAnnotation(message, ProblemKind.DEGENERATE_BOX)
     return to_box(category, Rect(left - 1, top - 1, right, bottom), size, TOLERANCE)
 
 

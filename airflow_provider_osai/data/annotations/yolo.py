@@ -6,7 +6,15 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from airflow_provider_osai.data.annotations.bounding_box import Box, InvalidAnnotation, Rect, reject, shown, to_box
+from airflow_provider_osai.data.annotations.bounding_box import (
+    Box,
+    InvalidAnnotation,
+    ProblemKind,
+    Rect,
+    reject,
+    shown,
+    to_box,
+)
 
 __all__ = ["looks_like_labels", "parse"]
 
@@ -14,7 +22,7 @@ TOLERANCE: Final = 1e-3
 """Maximum rounding error by which a box may exceed the image, as a fraction of the image."""
 
 
-def parse(data: bytes, classes: Mapping[int, str], problems: list[str]) -> tuple[Box, ...]:
+def parse(data: bytes, classes: Mapping[int, str], problems: list[InvalidAnnotation]) -> tuple[Box, ...]:
     """Return the boxes of a label file. Each line is: class, x and y of the centre, width, height.
 
     :param classes: the class names by number.
@@ -26,10 +34,11 @@ def parse(data: bytes, classes: Mapping[int, str], problems: list[str]) -> tuple
         try:
             box = _box(fields, classes)
             if box in boxes:
-                reject(f"{shown(' '.join(fields))} is a duplicate of line {boxes[box]}")
+                message = f"{shown(' '.join(fields))} is a duplicate of line {boxes[box]}"
+                reject(message, ProblemKind.DUPLICATE_BOX)
             boxes[box] = number
         except InvalidAnnotation as error:
-            problems.append(f"line {number}: {error}")
+            problems.append(error.at(f"line {number}"))
     return tuple(boxes)
 
 
@@ -58,9 +67,11 @@ def _box(fields: list[str], classes: Mapping[int, str]) -> Box:
         raise InvalidAnnotation(f"{shown(' '.join(fields))} has {len(fields)} numbers instead of 5{hint}")
     class_number, x, y, width, height = map(_number, fields)
     if not class_number.is_integer() or int(class_number) not in classes:
-        raise InvalidAnnotation(f"class {fields[0]} is not in the list of {len(classes)} classes")
+        message = f"class {fields[0]} is not in the list of {len(classes)} classes"
+        raise InvalidAnnotation(message, ProblemKind.UNKNOWN_CLASS)
     if width <= 0 or height <= 0:
-        raise InvalidAnnotation(f"width {width:g} and height {height:g} must be more than 0")
+        message = f"width {width:g} and height {height:g} must be more than 0"
+        raise InvalidAnnotation(message, ProblemKind.DEGENERATE_BOX)
     rect = Rect(x - width / 2, y - height / 2, x + width / 2, y + height / 2)
     return to_box(classes[int(class_number)], rect, (1.0, 1.0), TOLERANCE)
 

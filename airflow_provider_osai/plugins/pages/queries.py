@@ -26,9 +26,10 @@ from airflow_provider_osai.api.models import JobKind
 from airflow_provider_osai.assets.events import MAX_EVENTS
 from airflow_provider_osai.assets.uris import SCHEME
 from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.jobs.wanted import JOB
 from airflow_provider_osai.operators._capacity import CAPACITY
 from airflow_provider_osai.operators.gate import EVALUATION_JOBS
-from airflow_provider_osai.operators.job import JOB
+from airflow_provider_osai.operators.upload import QUALITY
 from airflow_provider_osai.triggers.cancellation import BATCH
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ class TaskRecord:
     :param fields: its rendered template fields; empty for runs whose fields Airflow has deleted.
     :param capacity: its latest wait for room at OSAI; empty if it never waited.
     :param batch: the jobs of a batch; empty for another task.
+    :param quality: the summary of an upload's data quality check; empty if there was none.
     :param results: the list that it returned; empty if it returned nothing, or something else than a list.
     """
 
@@ -137,6 +139,7 @@ class TaskRecord:
     fields: Mapping[str, Any] = field(default_factory=dict)
     capacity: Mapping[str, Any] = field(default_factory=dict)
     batch: Mapping[str, Any] = field(default_factory=dict)
+    quality: Mapping[str, Any] = field(default_factory=dict)
     results: tuple[Any, ...] = ()
 
 
@@ -208,7 +211,7 @@ def find_task(address: TaskAddress) -> TaskRecord | None:
     """Return the record of a task instance; ``None`` if there is no such task instance."""
     where = _is_task(TaskInstance, address)
     query = select(TaskInstance.operator, TaskInstance.state, TaskInstance.start_date, TaskInstance.end_date)
-    keys = (JOB, RESULT, EVALUATION_JOBS, CAPACITY, BATCH)
+    keys = (JOB, RESULT, EVALUATION_JOBS, CAPACITY, BATCH, QUALITY)
     xcoms = select(XComModel.key, XComModel.value).where(_is_task(XComModel, address), XComModel.key.in_(keys))
     rendered = select(RenderedTaskInstanceFields.rendered_fields)
     with create_session() as session:
@@ -229,6 +232,7 @@ def find_task(address: TaskAddress) -> TaskRecord | None:
         _mapping(fields),
         _mapping(values.get(CAPACITY)),
         _mapping(values.get(BATCH)),
+        _mapping(values.get(QUALITY)),
         tuple(values[RESULT]) if isinstance(values.get(RESULT), list) else (),
     )
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_osai.data.quality.report import VERDICTS
 
 if TYPE_CHECKING:
     from airflow_provider_osai.plugins.pages.queries import TaskRecord
@@ -10,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["is_upload", "upload_values"]
 
 OPERATOR: Final = "OsaiUploadImagesOperator"
+FAILED: Final = "failed"
 KEYS: Final = frozenset({"dataset_id", "uploaded", "skipped", "data_digest"})
 """Keys of an upload's result by which it is recognized."""
 
@@ -26,7 +30,14 @@ def upload_values(task: TaskRecord) -> dict[str, Any]:
     counts = result.get("images_by_category")
     counts = counts if isinstance(counts, dict) else {}
     invalid = result.get("invalid_files")
+    quality = task.quality or result.get("quality")
+    quality = quality if isinstance(quality, Mapping) else {}
+    found = quality.get("findings")
     return {
+        "verdict": VERDICTS.get(str(quality.get("verdict"))),
+        "findings": [(str(code), count) for code, count in found.items()] if isinstance(found, Mapping) else [],
+        "has_failed": task.state == FAILED,
+        "has_failed_check": task.state == FAILED and _fails(task.fields.get("validate"), quality.get("verdict")),
         "is_done": result.keys() >= KEYS,
         "dataset_id": result.get("dataset_id"),
         "counts": [(label, result.get(name)) for name, label in _LABELS.items()],
@@ -37,6 +48,12 @@ def upload_values(task: TaskRecord) -> dict[str, Any]:
         "invalid_count": result.get("invalid_count") or 0,
         "data_digest": result.get("data_digest"),
     }
+
+
+def _fails(validate: Any, verdict: Any) -> bool:
+    """Return whether a verdict has failed the task."""
+    mode = str(validate).strip().lower()
+    return (verdict == "errors" and mode in ("fail", "strict")) or (verdict == "warnings" and mode == "strict")
 
 
 _LABELS: Final = {
