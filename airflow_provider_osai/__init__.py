@@ -3,5 +3,5 @@
 Allowed here: the provider's entry point. Everything else has its own subpackage.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 """The version of this package, as in its metadata."""

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_osai import __version__
+
 __all__ = ["get_provider_info"]
 
 _CONTRACT = "Overrides of assumed OSAI endpoints: JSON or YAML, or the absolute path of a file. Empty: the defaults."
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider metadata. Airflow calls this through the entry point ``apache_airflow_provider``."""
+    """Return the provider metadata. Airflow calls this through the entry point ``apache_airflow_provider``.
+
+    The keys are those of Airflow's ``provider_info.schema.json``, and ``versions`` for the Astronomer Registry. Paths
+    of guides and logo start at the repository's root, as in Airflow's own providers.
+    """
     return {
         "package-name": "airflow-provider-osai",
         "name": "OSAI",
         "description": "OSAI (ONESTEP AI) for Airflow: upload data; train, convert and use computer-vision models.",
+        "versions": [__version__],
         "integrations": [
-            {"integration-name": "OSAI", "external-doc-url": "https://docs.onestepai.com/", "tags": ["service"]}
+            {
+                "integration-name": "OSAI",
+                "external-doc-url": "https://docs.onestepai.com/",
+                "how-to-guide": [
+                    "/docs/connection.md",
+                    "/docs/reference/operators.md",
+                    "/docs/reference/sensors-triggers.md",
+                    "/docs/reference/assets-hook.md",
+                ],
+                "logo": "/docs/integration-logos/osai.svg",
+                "tags": ["ai", "machine-learning", "service"],
+            }
         ],
         "hooks": [{"integration-name": "OSAI", "python-modules": ["airflow_provider_osai.hooks.osai"]}],
         "operators": [
@@ -45,6 +63,7 @@ def get_provider_info() -> dict[str, Any]:
                 ],
             }
         ],
+        "cli": ["airflow_provider_osai.cli.airflow_commands.get_osai_cli_commands"],
         "plugins": [{"name": "osai", "plugin-class": "airflow_provider_osai.plugins.osai.OsaiPlugin"}],
         "asset-uris": [
             {
@@ -60,7 +79,7 @@ def get_provider_info() -> dict[str, Any]:
                 "options": {
                     "webhook_poll_interval": {
                         "description": "Seconds between polls of a job with a webhook, in case no webhook arrives.",
-                        "version_added": None,
+                        "version_added": "0.1.0",
                         "type": "float",
                         "example": None,
                         "default": "600",

@@ -1,82 +1,105 @@
-"""The ``osai-airflow`` command line: check a connection, cancel orphaned jobs, run the sandbox, run a demo."""
+# PYTHON_ARGCOMPLETE_OK
+"""The ``osai-airflow`` command line: check a connection, work with jobs and models, run the sandbox, run a demo."""
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING
 
-from airflow_provider_osai.cli.output import redirect_stdout
+from airflow_provider_osai.cli.output import CommandError, one_line, open_closed_streams, redirect_stdout
+from airflow_provider_osai.cli.parsers import COMMANDS, PROG, parser_for
 
-__all__ = ["main"]
+if TYPE_CHECKING:
+    import argparse
 
-COMMANDS: Final = {
-    "check": (
-        "airflow_provider_osai.cli.check",
-        "check that a connection works and, with --webhook, that webhooks reach this Airflow",
-    ),
-    "contract": (
-        "airflow_provider_osai.cli.contract",
-        "show the endpoints that this provider uses, learn them from a recording, or compare them with a live OSAI",
-    ),
-    "demo": (
-        "airflow_provider_osai.demo.__main__",
-        "retrain a model end to end, in a complete local Airflow with the sandbox",
-    ),
-    "digits": ("airflow_provider_osai.demo.digits", "write sample images of handwritten digits, one folder per digit"),
-    "orphans": (
-        "airflow_provider_osai.cli.orphans",
-        "find orphaned jobs (running, but no Airflow task needs them), and cancel them with --action cancel",
-    ),
-    "sandbox": ("airflow_provider_osai.sandbox.__main__", "run a local OSAI server that trains small models"),
-}
-"""Command name to module and help text. The module has a ``main(arguments)`` and is imported only for its command."""
+__all__ = ["COMMANDS", "main", "run_command"]
+
+TRACEBACK = "OSAI_AIRFLOW_TRACEBACK"
+"""Environment variable; if it is set, an unexpected error is raised with its traceback."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``osai-airflow`` with *arguments* (default: ``sys.argv``). Without arguments, print the usage.
 
-    :return: the exit code of the command; 2 for an unknown command, 1 if a file, folder or port cannot be used or a
-        package is missing, 130 after Ctrl-C.
+    :return: the exit code of the command: 0 = done, 1 = a problem was found or the command failed, 2 = unknown command
+        or invalid arguments, 130 = Ctrl-C.
     """
+    if "_ARGCOMPLETE" in os.environ and arguments is None:
+        # Not at the top: only the shell's completion needs it.
+        from airflow_provider_osai.cli.completion import complete
+
+        complete()
+    open_closed_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or words[0] in ("-h", "--help"):
         sys.stdout.write(_usage())
         return 0
+    if words[0] == "--version":
+        words[0] = "version"
     name = words[0]
     if name not in COMMANDS:
         matches = difflib.get_close_matches(name.lower(), COMMANDS, n=1)
-        hint = f"; did you mean {matches[0]}?" if matches else ""
-        sys.stderr.write(f"osai-airflow: unknown command {name!r}{hint}\n{_usage()}")
+        hint = f"; did you mean {matches[0]}?" if matches else "."
+        sys.stderr.write(f"{PROG}: unknown command {name!r}{hint} '{PROG} --help' lists the commands.\n")
         return 2
+    return run_command(name, parser_for(name).parse_args(words[1:]))
+
+
+def run_command(name: str, options: argparse.Namespace) -> int:
+    """Run a command with its parsed options; return the exit code.
+
+    An error is printed as one line on the standard error.
+    """
+    open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # the encoding may lack characters of OSAI's texts
+            stream.reconfigure(errors="backslashreplace")
+    module, function = COMMANDS[name].runner.split(":")
     try:
         with redirect_stdout(enabled=True):  # Airflow may log when it is imported
-            command = importlib.import_module(COMMANDS[name][0])
-        code: int = command.main(words[1:])
+            run = getattr(importlib.import_module(module), function)
+        code: int = run(options)
         sys.stdout.flush()
-    except ModuleNotFoundError as missing:
-        problem = f"{missing}; install airflow-provider-osai[sandbox]"
     except BrokenPipeError:  # the reader closed the pipe, for instance head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except OSError as error:
-        problem = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
     except KeyboardInterrupt:
         return 130
-    else:
-        return code
-    sys.stderr.write(f"osai-airflow {name}: {problem}\n")
-    return 1
+    except Exception as error:
+        if TRACEBACK in os.environ:
+            raise
+        code, problem = _described(error)
+        command = getattr(options, "command", None)
+        with contextlib.suppress(BrokenPipeError):
+            sys.stderr.write(f"{PROG} {f'{name} {command}' if command else name}: {one_line(problem)}\n")
+    return code
+
+
+def _described(error: Exception) -> tuple[int, str]:
+    """Return the exit code and the message of an error that ended a command."""
+    # Not at the top: a command that succeeds does not need it.
+    from airflow_provider_osai.api.errors import OsaiError
+
+    if isinstance(error, CommandError):
+        return error.code, str(error)
+    if isinstance(error, OsaiError):
+        return 1, str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return 1, f"{error}; install airflow-provider-osai[sandbox]"
+    if isinstance(error, OSError):
+        return 1, f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+    return 1, f"Unexpected error: {type(error).__name__}: {error}. Set {TRACEBACK}=1 to see where, and report it."
 
 
 def _usage() -> str:
-    lines = [f"  {name:<10}{description}" for name, (_, description) in COMMANDS.items()]
-    return "\n".join(
-        ["usage: osai-airflow COMMAND [OPTION ...]", "", *lines, "", "COMMAND --help lists its options.", ""]
-    )
+    lines = [f"  {name:<10}{command.help}" for name, command in COMMANDS.items()]
+    return "\n".join([f"usage: {PROG} COMMAND [OPTION ...]", "", *lines, "", "COMMAND --help lists its options.", ""])
 
 
 if __name__ == "__main__":

@@ -4,41 +4,35 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import secrets
 import sys
 import time
-from collections.abc import Sequence
 from typing import Final
 
 import httpx
 
-from airflow_provider_osai.api.errors import OsaiError
+from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiError
 from airflow_provider_osai.api.settings import OsaiSettings
 from airflow_provider_osai.cli.diagnostics import CheckResult, Status, diagnose, within_limits
 from airflow_provider_osai.cli.output import redirect_stdout
-from airflow_provider_osai.cli.time_limits import EACH, TimeLimits, add_options
+from airflow_provider_osai.cli.time_limits import EACH, TimeLimits
 from airflow_provider_osai.hooks.deployment import VARIABLE
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.webhooks.address import address
 from airflow_provider_osai.webhooks.token import WebhookProbe, seal
 
-__all__ = ["load_settings", "main", "webhook_check"]
+__all__ = ["load_settings", "run", "webhook_check"]
 
 MARKS: Final = {Status.OK: "ok", Status.FAIL: "FAIL", Status.NOTE: "--", Status.NOT_RUN: "skip"}
 """How a status is printed."""
+CONNECTION_PAGE: Final = "https://airflow-provider-osai.github.io/airflow-provider-osai/connection/"
+WEBHOOKS_PAGE: Final = "https://airflow-provider-osai.github.io/airflow-provider-osai/webhooks/"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print one line for each check, or a JSON document; return 0 if none failed and all were run, else 1."""
-    parser = argparse.ArgumentParser(prog="osai-airflow check", description="Check a connection to OSAI.")
-    parser.add_argument("--conn-id", default=OsaiHook.default_conn_name, help="default: %(default)s")
-    parser.add_argument(
-        "--webhook", action="store_true", help="also send a test webhook to this Airflow, from this machine"
-    )
-    parser.add_argument("--json", action="store_true", help="print the results as JSON; log lines go to stderr")
-    add_options(parser)
-    options = parser.parse_args(arguments)
-    with redirect_stdout(enabled=options.json):
+    with redirect_stdout(enabled=True):
         results = _results(options)
     is_ok = all(result.status in (Status.OK, Status.NOTE) for result in results)
     if options.json:
@@ -85,7 +79,7 @@ def webhook_check(
     :param timeout: seconds to wait for a response.
     """
     if missing := settings.missing_webhook_extra:
-        return False, f"Webhooks are off: the connection has no {missing}; see docs/webhooks.md."
+        return False, f"Webhooks are off: the connection has no {missing}; see {WEBHOOKS_PAGE}"
     if deployment_secret is None:
         return False, (
             f"The webhook cannot be tested: Airflow's variable {VARIABLE} cannot be read. Run this where Airflow's "
@@ -127,13 +121,26 @@ def _remedy(response: httpx.Response) -> str:
 def load_settings(osai_conn_id: str) -> OsaiSettings:
     """Return the settings of an Airflow connection from any secrets backend or the metadata database.
 
-    :raises OsaiError: if the connection has another type than ``osai``, or an invalid field.
+    :raises OsaiError: if there is no such connection, or it has another type than ``osai`` or an invalid field.
     """
     # Not at the top: the import initializes Airflow's database access.
+    from airflow.exceptions import AirflowNotFoundException  # type: ignore[attr-defined]  # re-exported
     from airflow.models.connection import Connection
 
     # Outside of a task, the hook itself would read the environment only.
-    return OsaiHook(osai_conn_id).settings_from(Connection.get_connection_from_secrets(osai_conn_id))
+    try:
+        connection = Connection.get_connection_from_secrets(osai_conn_id)
+    except AirflowNotFoundException:
+        variable = f"AIRFLOW_CONN_{osai_conn_id.upper()}"
+        if os.environ.get(variable):
+            raise OsaiArgumentError(
+                f"{variable} is set, but it is neither valid JSON nor a URI. Check its quotes and braces."
+            ) from None
+        raise OsaiArgumentError(
+            f"There is no connection {osai_conn_id!r}. Set {variable} in this shell, or add it under Admin > "
+            f"Connections: {CONNECTION_PAGE}"
+        ) from None
+    return OsaiHook(osai_conn_id).settings_from(connection)
 
 
 def _deployment_secret() -> str | None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from airflow_provider_osai.api.client import OsaiClient
-from airflow_provider_osai.api.contract import ASSUMED, NO_RULES, Contract
+from airflow_provider_osai.api.contract import ASSUMED, ENDPOINTS, NO_RULES, UNBOUND, Contract
 from airflow_provider_osai.api.errors import OsaiArgumentError, OsaiContractError, OsaiError
 from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.api.settings import OsaiSettings
@@ -22,13 +22,14 @@ from airflow_provider_osai.cli import contract_learn
 from airflow_provider_osai.cli.check import load_settings
 from airflow_provider_osai.cli.contract_schema import json_schema, rule_tables
 from airflow_provider_osai.cli.live_check import LiveRow, check_live, evidence_of, is_fine
-from airflow_provider_osai.cli.output import redirect_stdout
-from airflow_provider_osai.cli.time_limits import TimeLimits, add_options
+from airflow_provider_osai.cli.output import USAGE, CommandError, redirect_stdout
+from airflow_provider_osai.cli.parsers import parser_for
+from airflow_provider_osai.cli.time_limits import TimeLimits
 from airflow_provider_osai.hooks.osai import OsaiHook
 from airflow_provider_osai.learning.api_definition import MAX_BYTES, ApiOperation, parse_definition
 from airflow_provider_osai.learning.definition_diff import Finding, MatchStatus, compare, suggest_overrides
 
-__all__ = ["main", "markdown", "table"]
+__all__ = ["main", "markdown", "run", "table"]
 
 DEFINITION_PATHS: Final = (
     *("openapi.json", "swagger/v1/swagger.json", "swagger.json", "v3/api-docs", "v2/api-docs", "api-docs"),
@@ -43,6 +44,9 @@ PAGE: Final = """\
 The table of OSAI's endpoints that this provider uses: {rows} rows, of which {documented} are documented by the vendor
 and {assumed} are assumed. Override any of them with a [contract document](contract.md); optional ones can be set to
 `null`. All [rules of documents](#rules) are listed below.
+
+{unbound} are not part of the table, because they are not even assumed: they end a training early and
+keep its model, for [early stopping](early-stopping.md#keep-the-model). A document binds them if your OSAI has them.
 
 `osai-airflow contract check --conn-id osai_default` (or `--spec FILE`) compares it with the API definition that your
 OSAI publishes: matches, differs, or missing, with candidates. `--suggest` prints a `contract` extra that fits better;
@@ -59,47 +63,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :return: 0 if every endpoint matches (or for ``show``), 1 if one does not, 2 if there is no definition or the
         connection cannot be read.
     """
-    parser = argparse.ArgumentParser(
-        prog="osai-airflow contract", description="Show, learn or check the OSAI endpoints that this provider uses."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    show = commands.add_parser("show", help="print the endpoints with their evidence")
-    show.add_argument("--markdown", action="store_true", help="print the page docs/contract-reference.md")
-    show.add_argument(
-        "--effective", action="store_true", help="print what a connection's contract, or FILE, makes of the defaults"
-    )
-    show.add_argument("--conn-id", help=f"the connection, default {OsaiHook.default_conn_name}")
-    show.add_argument("--contract", type=Path, metavar="FILE", help="a contract document instead of a connection's")
-    contract_learn.add_parser(commands)
-    commands.add_parser("schema", help="print the JSON Schema of contract documents, for editors")
-    check = commands.add_parser("check", help="compare them with the API's OpenAPI or Swagger definition")
-    check.add_argument(
-        "--conn-id", help=f"connection of the OSAI to compare with, default {OsaiHook.default_conn_name}"
-    )
-    check.add_argument("--spec", type=Path, help="read a saved definition instead of requesting it")
-    check.add_argument(
-        "--suggest", action="store_true", help="print a contract extra that fits better; review it before you use it"
-    )
-    check.add_argument(
-        "--live", action="store_true", help="compare them with the responses of the connection's OSAI instead; only GET"
-    )
-    check.add_argument("--json", action="store_true", help="with --live: print the results as JSON")
-    add_options(check)
-    evidence = commands.add_parser("evidence", help="write what 'check --live' sees, without values, to a file")
-    evidence.add_argument("--conn-id", help=f"the connection, default {OsaiHook.default_conn_name}")
-    evidence.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="the file to write")
-    add_options(evidence)
-    options = parser.parse_args(arguments)
+    from airflow_provider_osai.cli import run_command  # it imports this module
+
+    return run_command("contract", parser_for("contract").parse_args(arguments))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what :func:`main` does, with parsed options.
+
+    :raises CommandError: for what has the exit code 2.
+    """
     if options.command == "learn":
         return contract_learn.main(options)
-    if options.command == "check" and (
-        options.json > options.live or (options.live and (options.spec or options.suggest))
-    ):
-        check.error("--json needs --live, which goes without --spec and --suggest")
     if options.command == "check" and options.json and not options.live:
-        check.error("--json needs --live")
+        raise CommandError("--json needs --live. Add --live, or leave out --json.", USAGE)
     if options.command == "check" and options.live and (options.spec or options.suggest):
-        check.error("--live goes without --spec and --suggest")
+        raise CommandError("--live goes without --spec and --suggest. Leave out one of them.", USAGE)
+    if options.command == "show" and options.markdown and (options.effective or options.contract or options.conn_id):
+        raise CommandError(
+            "--markdown prints the defaults only. Leave out --effective, --contract and --conn-id.", USAGE
+        )
     if options.command == "schema":
         sys.stdout.write(json.dumps(json_schema(), indent=2) + "\n")
         return 0
@@ -113,17 +96,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             code, text = _checked(options.conn_id, options.spec, suggest=options.suggest)
     except OsaiError as error:
-        sys.stderr.write(f"{error}\n")
+        raise CommandError(str(error), USAGE) from error
     except Exception as error:  # Airflow's secrets backends can raise anything
         conn_id = options.conn_id or OsaiHook.default_conn_name
-        sys.stderr.write(
+        raise CommandError(
             f"The connection {conn_id} could not be read: {type(error).__name__}. Check the connection id, and run "
-            "this where Airflow is configured; --spec FILE needs no connection.\n"
-        )
-    else:
-        sys.stdout.write(text)
-        return code
-    return 2
+            "this where Airflow is configured; --spec FILE needs no connection.",
+            USAGE,
+        ) from error
+    sys.stdout.write(text)
+    return code
 
 
 def _shown(options: argparse.Namespace) -> str:
@@ -169,12 +151,12 @@ def _checked(conn_id: str | None, spec: Path | None, *, suggest: bool) -> tuple[
     if spec is not None and conn_id is None:
         contract = Contract()
         base = "/api"
-        operations = parse_definition(_read_file(spec))
+        operations = _read_definition(spec)
     else:
         settings = _load_settings(conn_id or OsaiHook.default_conn_name)
         contract = settings.contract
         base = urlsplit(settings.base_url).path.rstrip("/")
-        operations = parse_definition(_read_file(spec)) if spec else _fetch_definition(settings)
+        operations = _read_definition(spec) if spec else _fetch_definition(settings)
     findings = compare(contract, operations, base)
     if suggest:
         text = json.dumps(suggest_overrides(findings, base), indent=2) + "\n"
@@ -217,12 +199,16 @@ def _write_evidence(options: argparse.Namespace) -> tuple[int, str]:
     return 0, f"{options.output}: what {len(evidence.operations)} operations returned, without values.\n"
 
 
-def _read_file(spec: Path) -> bytes:
+def _read_definition(spec: Path) -> list[ApiOperation]:
     try:
         with spec.open("rb") as file:
-            return file.read(MAX_BYTES + 1)
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise OsaiContractError(f"{spec}: {error.strerror}") from error
+        raise OsaiContractError(f"--spec {spec}: {error.strerror}. Check the path") from error
+    try:
+        return parse_definition(content)
+    except OsaiContractError as error:
+        raise OsaiContractError(f"--spec {spec}: {error}") from error
 
 
 def _fetch_definition(settings: OsaiSettings) -> list[ApiOperation]:
@@ -282,7 +268,8 @@ def markdown(contract: Contract) -> str:
     rows = [row for row in contract.endpoints.values() if row is not None]
     documented = sum(row.evidence != ASSUMED for row in rows)
     counts = {"rows": len(rows), "documented": documented, "assumed": len(rows) - documented}
-    lines = [PAGE.format(**counts)]
+    unbound = " and ".join(f"`{name}`" for name in ENDPOINTS if name in UNBOUND)
+    lines = [PAGE.format(**counts, unbound=unbound)]
     for row in rows:
         sends = ", ".join(f"`{name}`" for name in sorted(row.sent_fields - row.path_fields))
         reads = ", ".join(f"`{name}`" for name in sorted(row.response_fields - {"kind", "state", "items"}))

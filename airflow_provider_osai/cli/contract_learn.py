@@ -8,13 +8,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 import yaml
 
 from airflow_provider_osai.api.errors import OsaiContractError, OsaiError
 from airflow_provider_osai.api.evidence import Evidence, read_evidence
+from airflow_provider_osai.cli.output import USAGE, CommandError
 from airflow_provider_osai.learning.api_definition import MAX_BYTES, ApiOperation, parse_definition
 from airflow_provider_osai.learning.definition import add_definition
 from airflow_provider_osai.learning.json_limits import read_bounded
@@ -26,7 +27,7 @@ from airflow_provider_osai.learning.redaction import Redactor
 from airflow_provider_osai.learning.replay import prove
 from airflow_provider_osai.learning.stated_exchanges import stated_exchanges
 
-__all__ = ["add_parser", "main"]
+__all__ = ["main"]
 
 TIMEOUT: Final = 15.0
 MAX_ANSWERS: Final = 64 * 2**10
@@ -34,41 +35,16 @@ MAX_QUESTIONS: Final = 5
 """Questions that are shown at most; more would mean that the recording shows too little."""
 
 
-def add_parser(commands: Any) -> None:
-    """Add the subcommand ``learn``."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "learn",
-        help="make a contract document from recordings (HAR) of the portal in a browser",
-        description=(
-            "Make a contract document from recordings of the portal in a browser: of a training that succeeds, and "
-            "better also of one that fails and one that is cancelled. Nothing is sent: secrets are taken out first, "
-            "and the document is proven against the recording."
-        ),
-    )
-    parser.add_argument("recordings", nargs="+", type=Path, metavar="RECORDING", help="HAR files, saved with content")
-    parser.add_argument("--definition", metavar="FILE|URL", help="the API's OpenAPI or Swagger definition")
-    parser.add_argument(
-        "--notebook", action="append", default=[], type=Path, help="a notebook (.ipynb) or script (.py)"
-    )
-    parser.add_argument("--answers", type=Path, metavar="FILE", help="YAML: {question: answer}")
-    parser.add_argument("--base-url", help="the API's base address, if it is not that of most requests")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the document here (default: print it)")
-    parser.add_argument(
-        "--evidence", type=Path, metavar="FILE", help="what 'contract evidence' saw of the living API: adds questions"
-    )
-    parser.add_argument("--redacted", type=Path, metavar="FILE", help="write the redacted requests that it rests on")
-
-
 def main(options: argparse.Namespace) -> int:
     """Learn, and write the document; ask what the recordings do not tell, if this is a terminal.
 
-    :return: 0 if nothing is open, 1 if a question is unanswered or a row is not proven, 2 if a file cannot be read.
+    :return: 0 if nothing is open, 1 if a question is unanswered or a row is not proven.
+    :raises CommandError: if a file cannot be read, with the exit code 2.
     """
     try:
         return _run(options)
     except OsaiError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
+        raise CommandError(str(error), USAGE) from error
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -123,7 +99,7 @@ def _learn(
 
 def _definition(place: str) -> list[ApiOperation]:
     if not place.startswith(("http://", "https://")):
-        return parse_definition(read_bounded(Path(place), MAX_BYTES))
+        return _parsed(place, read_bounded(Path(place), MAX_BYTES))
     try:
         with httpx.stream("GET", place, timeout=TIMEOUT) as response:
             response.raise_for_status()
@@ -134,7 +110,14 @@ def _definition(place: str) -> list[ApiOperation]:
                     break
     except httpx.HTTPError as error:
         raise OsaiContractError(f"--definition {place}: {error or type(error).__name__}") from error
-    return parse_definition(content)
+    return _parsed(place, content)
+
+
+def _parsed(place: str, content: bytes) -> list[ApiOperation]:
+    try:
+        return parse_definition(content)
+    except OsaiContractError as error:
+        raise OsaiContractError(f"--definition {place}: {error}") from error
 
 
 def _read_answers(path: Path) -> dict[str, str]:

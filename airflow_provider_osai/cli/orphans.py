@@ -1,49 +1,44 @@
-"""``osai-airflow orphans``: find and cancel orphaned jobs. Run it where Airflow's database is reachable."""
+"""``osai-airflow jobs orphans``, also called ``orphans``: find and cancel orphaned jobs, with Airflow's database."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from airflow_provider_osai.api.errors import OsaiError
-from airflow_provider_osai.cli.output import redirect_stdout, seconds
+from airflow_provider_osai.api.settings import OsaiSettings
+from airflow_provider_osai.cli.output import CommandError, redirect_stdout
+from airflow_provider_osai.cli.session import airflow_database, read_settings, with_remedy
 from airflow_provider_osai.jobs.orphans import OrphanSearch, Report
 
-__all__ = ["main"]
+__all__ = ["run"]
 
 DONE: Final = 0
 ORPHANS_REMAIN: Final = 1
 FAILED: Final = 2
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(options: argparse.Namespace) -> int:
     """Find orphaned jobs, and cancel them with ``--action cancel``.
 
-    :return: 0 if no orphan remains, 1 if some do, 2 if an argument is invalid, or OSAI or Airflow's database cannot be
-        used.
+    :return: 0 if no orphan remains, 1 if some do, 2 if a kind of job could not be listed.
+    :raises CommandError: if the connection, OSAI or Airflow's database cannot be used, with the exit code 2.
     """
-    options = _parser().parse_args(arguments)
-    stream = sys.stderr if options.json else sys.stdout
-
-    def log(message: str) -> None:
-        stream.write(f"{message}\n")
-
+    lines: list[str] = []
+    log: Callable[[str], object] = _write_message if options.json else lines.append
     try:
-        with redirect_stdout(enabled=options.json):
-            report = _search(options.connection, options.grace, log, cancels=options.action == "cancel")
+        with redirect_stdout(enabled=True):
+            settings = read_settings(options.connection, FAILED)
+            with airflow_database(FAILED):
+                report = _search(settings, options.connection, options.grace, log, cancels=options.action == "cancel")
+        log(report.summary())
     except OsaiError as error:
-        sys.stderr.write(f"{type(error).__name__}: {error}\n")
-        return FAILED
-    except Exception as error:  # Airflow's database and secrets backends can raise anything
-        sys.stderr.write(
-            f"Airflow could not be read for connection {options.connection}: {type(error).__name__}. Check the "
-            "connection id, and run this where Airflow's database is reachable.\n"
-        )
-        return FAILED
-    log(report.summary())
+        raise CommandError(with_remedy(error, options.connection), FAILED) from error
+    finally:  # also for Ctrl-C: jobs may have been cancelled
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
     if options.json:
         sys.stdout.write(json.dumps(report.found(options.action), indent=2) + "\n")
     if report.not_cancelled or (report.orphans and options.action == "report"):
@@ -51,29 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return FAILED if report.failures else DONE
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="osai-airflow orphans",
-        description="Find, and optionally cancel, live OSAI jobs that no task of this Airflow needs any more.",
-    )
-    parser.add_argument("--connection", "--conn-id", default="osai_default", help="connection id, default: %(default)s")
-    parser.add_argument("--action", choices=("report", "cancel"), default="report", help="default: %(default)s")
-    parser.add_argument(
-        "--grace",
-        type=seconds,
-        default=600.0,
-        help="grace time in seconds; younger jobs are ignored, default: %(default).0f",
-    )
-    parser.add_argument("--json", action="store_true", help="print the result as JSON; messages go to stderr")
-    return parser
+def _write_message(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
-def _search(osai_conn_id: str, grace: float, log: Callable[[str], object], *, cancels: bool) -> Report:
+def _search(
+    settings: OsaiSettings, osai_conn_id: str, grace: float, log: Callable[[str], object], *, cancels: bool
+) -> Report:
     # Not at the top: importing Airflow configures its logging with the standard output of that moment.
     from airflow_provider_osai.api.client import OsaiClient
-    from airflow_provider_osai.cli.check import load_settings
-
-    settings = load_settings(osai_conn_id)
     from airflow_provider_osai.hooks.deployment import deployment_in_database
     from airflow_provider_osai.plugins.task_queries import TasksInDatabase
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["main", "write_digits"]
+__all__ = ["add_options", "main", "run", "write_digits"]
 
 MAX_LEVEL = 16
 """Pixels of the digits have levels from 0 to 16."""
@@ -34,14 +34,29 @@ def write_digits(folder: Path, limit: int | None = None) -> int:
     return written
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write digits into a folder, and print the number of images."""
-    parser = argparse.ArgumentParser(prog="osai-airflow digits", description=__doc__)
-    parser.add_argument("folder", type=Path, help="folder for one subfolder per digit; created if it does not exist")
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
+    parser.add_argument("folder", type=_folder, help="folder for one subfolder per digit; created if it does not exist")
     parser.add_argument("--limit", type=_count, help="maximum number of images, default: all 1,797")
-    options = parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write digits into a folder with *arguments*, see :func:`run`."""
+    parser = argparse.ArgumentParser(prog="osai-airflow digits", description=__doc__)
+    add_options(parser)
+    return run(parser.parse_args(arguments))
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write digits into a folder, and print the number of images."""
     sys.stdout.write(f"{write_digits(options.folder, options.limit)} images in {options.folder}\n")
     return 0
+
+
+def _folder(text: str) -> Path:
+    if not text.strip():  # as a path it would be the current directory
+        raise argparse.ArgumentTypeError(f"{text!r}: is empty. Does the variable have a value?")
+    return Path(text)
 
 
 def _count(text: str) -> int:

@@ -6,29 +6,38 @@ import argparse
 import errno
 import json
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from airflow_provider_osai.api.contract import Contract
-from airflow_provider_osai.api.errors import OsaiContractError
-from airflow_provider_osai.api.overrides import apply_overrides
-from airflow_provider_osai.sandbox.persistence import FolderError
-from airflow_provider_osai.sandbox.server import Sandbox
+if TYPE_CHECKING:
+    from airflow_provider_osai.sandbox.server import Sandbox
 
-__all__ = ["main"]
+__all__ = ["add_options", "main", "run"]
 
 TOKEN_VARIABLE: Final = "OSAI_SANDBOX_TOKEN"  # noqa: S105 - a name
 """Environment variable with the access token. Unlike a command line, other users of the machine cannot see it."""
 MAX_WORKERS: Final = 64
+BASE_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+/?|/")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a sandbox with *arguments*, see :func:`run`."""
+    parser = argparse.ArgumentParser(
+        prog="osai-airflow sandbox",
+        description="Run a local OSAI server that trains small models, until SIGTERM or Ctrl-C.",
+    )
+    add_options(parser)
+    return run(parser.parse_args(arguments))
+
+
+def run(options: argparse.Namespace) -> int:
     """Run a sandbox; print one line of JSON with ``base_url`` when it is ready.
 
     On a terminal the line also has ``access_token``; elsewhere, where output may become a log, only if the token was
@@ -36,7 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     :return: 0 after SIGTERM or Ctrl-C, 1 if the sandbox cannot run, with an error on the standard error.
     """
-    options = _parser().parse_args(arguments)
+    # Not at the top: shell completion needs only the options.
+    from airflow_provider_osai.api.errors import OsaiContractError
+    from airflow_provider_osai.sandbox.persistence import FolderError
+
     token = options.access_token or os.environ.get(TOKEN_VARIABLE)
     try:
         return _run(options, token)
@@ -50,6 +62,10 @@ class _StartError(Exception):
 
 
 def _run(options: argparse.Namespace, token: str | None) -> int:
+    from airflow_provider_osai.api.contract import Contract  # as above
+    from airflow_provider_osai.api.overrides import apply_overrides
+    from airflow_provider_osai.sandbox.server import Sandbox
+
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
@@ -100,11 +116,8 @@ def _connection(sandbox: Sandbox) -> str:
     return json.dumps({"conn_type": "osai", "password": sandbox.access_token, "extra": extra})
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="osai-airflow sandbox",
-        description="Run a local OSAI server that trains small models, until SIGTERM or Ctrl-C.",
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the command."""
     parser.add_argument("--port", type=_port, default=0, help="port on 127.0.0.1; 0 (default) picks a free one")
     parser.add_argument("--workers", type=_workers, default=2, help="maximum number of concurrent jobs (default 2)")
     parser.add_argument(
@@ -113,14 +126,15 @@ def _parser() -> argparse.ArgumentParser:
         f"environment variable {TOKEN_VARIABLE}; generated if neither is set",
     )
     parser.add_argument(
-        "--folder", type=Path, help="store datasets, models and jobs in this folder, and continue with its contents"
+        "--folder", type=_folder, help="store datasets, models and jobs in this folder, and continue with its contents"
     )
     parser.add_argument("--contract", type=Path, help="contract document (YAML or JSON) of the API to serve")
-    parser.add_argument("--base-path", default="/api", help="path of the API to serve, such as /v1 or / (default /api)")
+    parser.add_argument(
+        "--base-path", type=_base_path, default="/api", help="path of the API to serve, such as /v1 or / (default /api)"
+    )
     parser.add_argument(
         "--ready-file", type=Path, help="file to write base_url and access_token to, as JSON, when the sandbox is ready"
     )
-    return parser
 
 
 def _write_atomically(path: Path, text: str) -> None:
@@ -135,8 +149,20 @@ def _write_atomically(path: Path, text: str) -> None:
         raise _StartError(f"--ready-file {path}: {error.strerror or error}") from error
 
 
+def _folder(text: str) -> Path:
+    if not text.strip():  # as a path it would be the current directory
+        raise argparse.ArgumentTypeError(f"{text!r}: is empty. Does the variable have a value?")
+    return Path(text)
+
+
 def _port(text: str) -> int:
     return _number(text, 0, 65535)
+
+
+def _base_path(text: str) -> str:
+    if not BASE_PATH.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r}: must begin with a slash, such as /v1, or be only /")
+    return text
 
 
 def _workers(text: str) -> int:

@@ -8,9 +8,12 @@ import json
 import os
 import re
 import ssl
+import subprocess
+import sys
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 import trustme
@@ -78,13 +81,41 @@ def test_a_connection_without_webhooks_is_checked_without(connection, logged, da
     """The flag asks for more."""
     assert main(["check"]) == 0
     assert main(["check", "--webhook"]) == 1
-    assert "FAIL osai_default webhook-test: Webhooks are off: the connection has no webhook_base_url" in logged()
+    said = "FAIL osai_default webhook-test: Webhooks are off: the connection has no webhook_base_url; see https://"
+    assert said in logged()
 
 
 def test_a_connection_that_is_not_there(logged, dagbag):
     """One line, no traceback."""
     assert main(["check", "--conn-id", "osai_nowhere"]) == 1
-    assert "FAIL osai_nowhere connection: The connection could not be read" in logged()
+    assert (
+        "FAIL osai_nowhere connection: There is no connection 'osai_nowhere'. Set AIRFLOW_CONN_OSAI_NOWHERE" in logged()
+    )
+
+
+@pytest.mark.parametrize("value", ['{"conn_type": "osai", "password": "canary-5f0c', "osai://:canary-5f0c@host:port"])
+@pytest.mark.parametrize("words", [["check"], ["jobs", "list"], ["orphans"], ["contract", "show"]], ids=" ".join)
+def test_a_malformed_variable_is_not_called_missing(dagbag, capfd, monkeypatch, words, value):
+    """And its value is not printed."""
+    monkeypatch.setenv("AIRFLOW_CONN_OSAI_BROKEN", value)
+    assert main([*words, "--conn-id", "osai_broken"]) != 0
+    printed = "".join(capfd.readouterr())
+    said = "AIRFLOW_CONN_OSAI_BROKEN is set, but it is neither valid JSON nor a URI. Check its quotes and braces."
+    assert said in printed
+    assert "canary-5f0c" not in printed
+
+
+@pytest.mark.parametrize("command", ["check", "orphans"])
+def test_airflows_log_lines_go_to_the_standard_error(dagbag, connection, deployment, command):
+    """In a process of its own, since Airflow sets up its log when it is imported."""
+    connection(regoin="eu")
+    script = str(Path(sys.executable).parent / "osai-airflow")
+    done = subprocess.run([script, command], capture_output=True, text=True, check=False)
+    assert "unknown extra fields ['regoin']" in done.stderr
+    beginnings = {"check": ("ok", "--"), "orphans": ("0 live OSAI jobs",)}[command]
+    lines = done.stdout.splitlines()
+    assert lines
+    assert [line for line in lines if not line.startswith(beginnings)] == []
 
 
 class Answering(http.server.BaseHTTPRequestHandler):

@@ -55,11 +55,11 @@ def test_our_command_line_says_what_it_can(capfd):
     [("sandbx", "sandbox"), ("SANDBOX", "sandbox"), ("orphan", "orphans"), ("xyzzy", None), ("", None), ("--x", None)],
 )
 def test_an_unknown_command_is_named_and_the_nearest_suggested(capfd, command, near):
-    """Before what there is."""
+    """In one line, which names the command that lists them."""
     assert main([command]) == 2
-    said = capfd.readouterr().err.splitlines()
-    assert said[0] == f"osai-airflow: unknown command {command!r}" + (f"; did you mean {near}?" if near else "")
-    assert said[1].startswith("usage: ")
+    hint = f"; did you mean {near}?" if near else "."
+    said = f"osai-airflow: unknown command {command!r}{hint} 'osai-airflow --help' lists the commands.\n"
+    assert capfd.readouterr().err == said
 
 
 def test_without_arguments_it_prints_what_it_can(capfd):
@@ -71,11 +71,12 @@ ODD = {
     "sandbox": [
         *(["--port", port] for port in ("99999", "-1", "text", "1.5", "", "0x10")),
         *(["--workers", count] for count in ("0", "-3", "many", "1000000")),
-        *(["--folder", folder] for folder in ("/dev/null", "/dev/null/x", "/proc/x/y", "x" * 300)),
+        *(["--folder", folder] for folder in ("", "/dev/null", "/dev/null/x", "/proc/x/y", "x" * 300)),
+        *(["--base-path", path] for path in ("foo", "", "/a b", "/{x}", "//", "/a?b")),
         *(["--ready-file", file] for file in ("/dev/null/x", "/nowhere/at/all", "/", ".")),
         ["extra"],
     ],
-    "digits": [[], ["/dev/null"], ["/proc/x"], *(["x", "--limit", limit] for limit in ("-5", "0", "x", "²", ""))],
+    "digits": [[], [""], ["/dev/null"], ["/proc/x"], *(["x", "--limit", limit] for limit in ("-5", "0", "x", "²", ""))],
     "demo": [["extra"], ["--keep=3"]],
     "contract": [
         *([], ["brew"], ["show", "extra"]),
@@ -101,6 +102,20 @@ def test_odd_arguments_end_in_a_line_and_not_in_a_traceback(dagbag, capfd, tmp_p
     lines = [line for line in (told.err or told.out).splitlines() if not line.startswith((" ", "usage"))]
     assert lines[-1].strip()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_base_path_without_a_slash_is_a_usage_error(capfd):
+    with pytest.raises(SystemExit) as ended:
+        main(["sandbox", "--base-path", "foo"])
+    assert ended.value.code == 2
+    assert "argument --base-path: 'foo': must begin with a slash, such as /v1, or be only /" in capfd.readouterr().err
+
+
+def test_a_file_as_the_sandboxs_folder_is_said(capfd, tmp_path):
+    (tmp_path / "notes.txt").touch()
+    assert main(["sandbox", "--folder", str(tmp_path / "notes.txt")]) == 1
+    said = f"osai-airflow sandbox: {tmp_path}/notes.txt is a file; choose a folder, or a new name\n"
+    assert capfd.readouterr().err == said
 
 
 def test_a_taken_port_is_said_in_one_line(capfd):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from airflow_provider_osai import cli
-from airflow_provider_osai.api.contract import ENDPOINTS, Contract
+from airflow_provider_osai.api.contract import ENDPOINTS, UNBOUND, Contract
 from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.sandbox import Sandbox
 from tests.airflow.test_retraining_dag import renamed
@@ -19,7 +19,7 @@ def test_the_table_is_shown_with_its_evidence(capfd):
     """A line for each row."""
     assert cli.main(["contract", "show"]) == 0
     lines = capfd.readouterr().out.splitlines()
-    assert len(lines) == len(ENDPOINTS) + 1
+    assert len(lines) == len(ENDPOINTS.keys() - UNBOUND) + 1
     assert any(line.split()[0] == "training.submit" and line.endswith("assumed") for line in lines)
 
 
@@ -33,7 +33,7 @@ def test_a_connections_osai_is_asked_for_its_definition(connection, capfd):
     """The sandbox's fits."""
     assert cli.main(["contract", "check", "--conn-id", "osai_default"]) == 0
     out = capfd.readouterr().out
-    assert out.count(" matches") == len([name for name in ENDPOINTS if not name.endswith(".page")])
+    assert out.count(" matches") == len([name for name in ENDPOINTS.keys() - UNBOUND if not name.endswith(".page")])
 
 
 def test_a_renamed_osai_is_told_and_a_contract_suggested(monkeypatch, capfd):
@@ -56,7 +56,28 @@ def test_a_saved_definition_will_do(tmp_path, capfd):
     assert cli.main(["contract", "check", "--spec", str(file)]) == 0
     file.write_text("<html>")
     assert cli.main(["contract", "check", "--spec", str(file)]) == 2
-    assert "Not an API definition" in capfd.readouterr().err
+    said = f"osai-airflow contract check: --spec {file}: Not an API definition: "
+    assert capfd.readouterr().err.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["learn", "missing.har"], "'missing.har': No such file or directory. Check the path"),
+        (["check", "--spec", "missing.yaml"], "--spec missing.yaml: No such file or directory. Check the path"),
+    ],
+)
+def test_a_missing_file_is_one_line_with_the_command(arguments, said, monkeypatch, tmp_path, capfd):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["contract", *arguments]) == 2
+    assert capfd.readouterr() == ("", f"osai-airflow contract {arguments[0]}: {said}\n")
+
+
+@pytest.mark.parametrize("options", [["--effective"], ["--conn-id", "osai_default"], ["--contract", "contract.yaml"]])
+def test_the_page_of_the_defaults_takes_no_contract(options, capfd):
+    assert cli.main(["contract", "show", "--markdown", *options]) == 2
+    said = "--markdown prints the defaults only. Leave out --effective, --contract and --conn-id."
+    assert capfd.readouterr() == ("", f"osai-airflow contract show: {said}\n")
 
 
 @pytest.mark.parametrize("arguments", [["--spec", "/nowhere/openapi.json"], ["--conn-id", "osai_default"]])

@@ -211,7 +211,7 @@ class TestTime:
     def test_a_response_that_does_not_end_is_a_difference(self, how, connection, live):
         with odd({"/Users": document({"id": 1}), "/Models": getattr(self, how)}) as server:
             connection(base_url=server.base_url)
-            code, rows, _ = live("--timeout", "0.5")
+            code, rows, _ = live("--timeout", "3")
         assert (code, rows["model.list"]["status"]) == (1, "differs")
         assert rows["model.list"]["problems"][0]["kind"] in ("no-response", "too-large")
         assert rows["training.list"]["status"] == "absent"  # asked after it
@@ -219,7 +219,7 @@ class TestTime:
     def test_rows_without_time_left_are_not_testable_and_not_fine(self, connection, live):
         with odd({"/Users": document({"id": 1}), "/Datasets": self.drip}) as server:
             connection(base_url=server.base_url)
-            code, rows, _ = live("--timeout", "5", "--total-timeout", "1")
+            code, rows, _ = live("--timeout", "60", "--total-timeout", "5")
         assert code == 1
         assert rows["model.list"]["status"] == "not testable"
         assert "--total-timeout" in rows["model.list"]["details"][0]
@@ -227,9 +227,9 @@ class TestTime:
     def test_a_sign_in_that_hangs_cannot_be_run(self, connection, live):
         with ThreadedRawServer(self.drip, signs_in=False) as server:
             connection(base_url=server.base_url)
-            code, rows, errors = live("--timeout", "0.5")
+            code, rows, errors = live("--timeout", "3")
         assert (code, rows) == (2, {})
-        assert "No result within 0.5 s" in errors
+        assert "No result within 3 s" in errors
 
 
 class TestRefusals:
@@ -261,9 +261,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("options", [["--json"], ["--live", "--suggest"], ["--live", "--spec", "x"]], ids=str)
     def test_options_that_do_not_go_together(self, options, capfd):
-        with pytest.raises(SystemExit) as ended:
-            main(["contract", "check", *options])
-        assert ended.value.code == 2
+        assert main(["contract", "check", *options]) == 2
 
     def test_a_client_that_only_reads_refuses_everything_else(self, sandbox):
         with OsaiClient(settings_for(sandbox.base_url), read_only=True) as client:

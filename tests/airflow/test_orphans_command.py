@@ -45,7 +45,7 @@ def submitted(run_dag, sandbox, connection):
 @pytest.fixture
 def jobs(submitted):
     """The ids of the run's jobs."""
-    return [submitted.xcom("train", "job_id", index) for index in (0, 1)]
+    return [submitted.result("train", "job_id", index) for index in (0, 1)]
 
 
 @pytest.fixture
@@ -181,11 +181,16 @@ class TestErrors:
         assert main([*ARGUMENTS, "--json"]) == 2
         result = capfd.readouterr()
         assert result.out == ""
-        assert "OsaiUnreachable: GET " in result.err
+        error = result.err.splitlines()[-1]
+        assert error.startswith("osai-airflow orphans: GET ")
+        assert error.endswith("'osai-airflow check --conn-id osai_default' names the reason.")
 
     def test_missing_connection(self, dagbag, capfd):
         assert main([*ARGUMENTS, "--connection", "osai_nowhere"]) == 2
-        assert "Airflow could not be read for connection osai_nowhere" in capfd.readouterr().err
+        error = capfd.readouterr().err.splitlines()[-1]
+        assert error.startswith(
+            "osai-airflow orphans: There is no connection 'osai_nowhere'. Set AIRFLOW_CONN_OSAI_NOWHERE"
+        )
 
     @pytest.mark.parametrize("arguments", [["--action", "delete"], ["--grace", "-1"], ["--grace", "soon"]])
     def test_invalid_argument(self, arguments):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from importlib import import_module
 from importlib.metadata import entry_points, metadata
 from pathlib import Path
 from unittest.mock import MagicMock
+from xml.etree import ElementTree
 
 import airflow
 import jsonschema
 import pytest
 from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
 
+from airflow_provider_osai import __version__
 from airflow_provider_osai.api.settings import EXTRAS, REGIONS
 from airflow_provider_osai.get_provider_info import get_provider_info
 from airflow_provider_osai.hooks.osai import OsaiHook
+from airflow_provider_osai.operators.job import WEBHOOK_POLL_INTERVAL
+from tests.conftest import ROOT
 
 INFO = get_provider_info()
 CONNECTION = INFO["connection-types"][0]
@@ -43,6 +48,64 @@ def test_entry_point_returns_the_metadata():
 def test_metadata_matches_the_schema_of_airflow():
     """Invalid metadata breaks the discovery of all providers."""
     jsonschema.validate(INFO, schema("provider_info.schema.json"))
+
+
+def test_metadata_have_no_key_that_airflows_own_providers_may_not_have():
+    """The schema of ``provider.yaml`` allows no other keys, so it finds misspelt ones. 3.1 has few tags, no ``cli``."""
+    rules = schema("provider.yaml.schema.json")
+    assert rules["additionalProperties"] is False
+    info = json.loads(json.dumps(INFO)) | {"state": "ready", "source-date-epoch": 0}
+    if airflow.__version__.startswith("3.1."):
+        info["integrations"][0]["tags"] = ["service"]
+        del info["cli"]
+    jsonschema.validate(info, rules)
+    with pytest.raises(jsonschema.ValidationError, match="how-to-guides"):
+        jsonschema.validate(info | {"integrations": [info["integrations"][0] | {"how-to-guides": []}]}, rules)
+
+
+def test_guides_and_logo_are_files_of_the_repository():
+    (integration,) = INFO["integrations"]
+    assert integration["how-to-guide"]
+    for path in (*integration["how-to-guide"], integration["logo"]):
+        assert (ROOT / path.lstrip("/")).is_file()
+    logo = ElementTree.parse(ROOT / integration["logo"].lstrip("/")).getroot()
+    assert logo.tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_every_part_belongs_to_the_integration():
+    """The Registry groups modules by it."""
+    (integration,) = INFO["integrations"]
+    parts = [part for key in ("hooks", "operators", "sensors", "triggers") for part in INFO[key]]
+    assert {part["integration-name"] for part in parts} == {integration["integration-name"]}
+
+
+def test_versions_are_that_of_the_package():
+    """Airflow ignores them; the Astronomer Registry needs them."""
+    assert INFO["versions"] == [__version__]
+
+
+def test_each_option_is_read_says_since_when_and_has_its_default():
+    read = {
+        option
+        for path in (ROOT / "airflow_provider_osai").rglob("*.py")
+        for option in re.findall(r'conf\.get\w*\(\s*"osai",\s*"(\w+)"', path.read_text())
+    }
+    options = INFO["config"]["osai"]["options"]
+    if read:  # the wheel is tested without its source beside the tests
+        assert set(options) == read
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+", option["version_added"]) for option in options.values())
+    assert float(options["webhook_poll_interval"]["default"]) == WEBHOOK_POLL_INTERVAL
+
+
+def test_metadata_import_nothing():
+    """Each Airflow process reads them at its start."""
+    code = (
+        "import sys; before = set(sys.modules); from airflow_provider_osai.get_provider_info import get_provider_info;"
+        "get_provider_info(); new = set(sys.modules) - before;"
+        "print(sorted(name for name in new if name.partition('.')[0] not in sys.stdlib_module_names))"
+    )
+    output = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert output.strip() == "['airflow_provider_osai', 'airflow_provider_osai.get_provider_info']"
 
 
 def test_connection_form_matches_the_schema_of_airflow():
