@@ -1,4 +1,4 @@
-"""Who follows the README gets from nothing to a trained model."""
+"""Who follows the page "Getting started" gets from nothing to a trained model."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -15,26 +16,27 @@ import pytest
 
 from tests.conftest import ROOT
 
-SECTION = (ROOT / "README.md").read_text().partition("## Your first Dag")[2].partition("\n## ")[0]
+PAGE = (ROOT / "docs/getting-started.md").read_text()
+SECTION = PAGE.partition("## In five minutes")[2].partition("\n## ")[0]
 BIN = Path(sys.executable).parent
 
 
 @pytest.mark.e2e
-def test_the_first_dag_of_the_readme_runs_as_it_is_written(tmp_path):
-    """Each command in its order in one shell, but for the installation; only the folder and the port are others."""
-    (commands,) = re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL)
-    installation, _, commands = commands.partition("\n")
-    assert installation.startswith("pip install 'airflow-provider-osai[sandbox]'")
+def test_the_first_dag_runs_as_it_is_written(tmp_path):
+    """Each command in its order in one shell, but for the installation; only the folders and the port are others."""
+    installation, commands = (textwrap.dedent(block) for block in re.findall(r"```sh\n(.*?)```", SECTION, re.DOTALL))
+    version, pip, folder = installation.splitlines()
+    assert version.startswith("VERSION=")
+    assert pip.startswith('pip install "airflow-provider-osai[sandbox]==$VERSION" --constraint ')
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (dag,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    dags = tmp_path / "home" / "dags"
-    dags.mkdir(parents=True)
-    (dags / "retrain_defects.py").write_text(dag.replace("/data/defects", f"{tmp_path}/defects"))
-    script = commands.replace("/tmp/defects", f"{tmp_path}/defects").replace("8099", str(port))
+    (dag,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+    script = f"{folder}\ncp {tmp_path}/dag.py ~/airflow/dags/retrain_defects.py\n{commands}"
+    script = script.replace("/tmp/defects", f"{tmp_path}/defects").replace("8099", str(port))
+    (tmp_path / "dag.py").write_text(textwrap.dedent(dag).replace("/tmp/defects", f"{tmp_path}/defects"))
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")} | {
-        "AIRFLOW_HOME": str(tmp_path / "home"),
+        "HOME": str(tmp_path),
         "PATH": os.pathsep.join([str(BIN), os.environ["PATH"]]),
         "NO_PROXY": "127.0.0.1",
     }
@@ -43,7 +45,7 @@ def test_the_first_dag_of_the_readme_runs_as_it_is_written(tmp_path):
             ["bash", "-e", "-c", script], env=environment, stdout=printed, stderr=printed, start_new_session=True
         )
         try:
-            code = shell.wait(240)
+            code = shell.wait(600)
         finally:
             os.killpg(shell.pid, signal.SIGTERM)  # the sandbox that the commands leave running
         printed.seek(0)
@@ -52,7 +54,7 @@ def test_the_first_dag_of_the_readme_runs_as_it_is_written(tmp_path):
     assert "300 images" in told
     assert "FAIL" not in told
     assert re.search(r"DagRun Finished: dag_id=retrain_defects.*state=success", told), told[-3000:]
-    for _ in range(100):
+    for _ in range(600):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)):
                 return

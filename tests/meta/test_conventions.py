@@ -115,9 +115,9 @@ class TestConcreteOperators:
         assert "docs.onestepai.com" in cls.__doc__
         assert "assumed" in cls.__doc__
 
-    def test_the_readme_has_it(self, cls):
-        """A user finds it."""
-        assert cls.__name__ in (ROOT / "README.md").read_text()
+    def test_the_reference_has_it(self, cls):
+        """A user finds it, with what it returns."""
+        assert f"| `{cls.__name__}` |" in (ROOT / "docs/reference/operators.md").read_text()
 
 
 @pytest.mark.parametrize("cls", [OsaiOperator, OsaiJobOperator, OsaiJobSensor], ids=lambda cls: cls.__name__)

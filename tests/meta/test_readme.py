@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
+import tomllib
+from urllib.parse import unquote
 
 import pytest
+import yaml
 
 from airflow_provider_osai.api import errors
 from airflow_provider_osai.api.contract import Contract
@@ -16,6 +18,7 @@ from tests.conftest import ROOT
 from tests.dags import parse
 
 README = (ROOT / "README.md").read_text()
+CONSTRAINTS = sorted(ROOT.glob("constraints*.txt"))
 
 
 def blocks(language: str) -> list[str]:
@@ -44,10 +47,60 @@ def dagbag_of(tmp_path):
     return dagbag
 
 
-def test_its_contract_example_is_a_contract():
-    (example,) = blocks("json")
-    contract = apply_overrides(Contract(), json.loads(example))
+def test_the_contract_example_of_the_connection_page_is_a_contract():
+    (example,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs/connection.md").read_text(), re.DOTALL)
+    contract = apply_overrides(Contract(), yaml.safe_load(example))
     assert contract["training.submit"].path == "/Models/Train"
+
+
+BASES = (
+    "https://github.com/airflow-provider-osai/airflow-provider-osai/blob/main/",
+    "https://raw.githubusercontent.com/airflow-provider-osai/airflow-provider-osai/main/",
+)
+"""Of links to pages, and of pictures: PyPI has no other files than the README."""
+LINKS = re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", README)
+ELSEWHERE = ("https://docs.onestepai.com/", "https://img.shields.io/badge/")
+
+
+def anchors(page: str) -> set[str]:
+    """The anchors of a Markdown file's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ +(.*)$", (ROOT / page).read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize(("mark", "url"), LINKS)
+def test_each_link_of_the_readme_works_on_pypi_too(mark, url):
+    """It is absolute; what it names of this repository exists, and pictures are raw files."""
+    if url.startswith(ELSEWHERE):
+        return
+    base = BASES[1] if mark else BASES[0]
+    assert url.startswith(base)
+    path, _, anchor = url.removeprefix(base).partition("#")
+    assert (ROOT / path).is_file()
+    assert not anchor or anchor in anchors(path)
+
+
+def test_each_page_for_users_of_the_readme_is_linked_once_or_more():
+    assert len([url for mark, url in LINKS if url.startswith(BASES[0])]) > 20
+
+
+def test_the_badges_are_what_the_package_declares():
+    """Static pictures, so nothing but this test keeps them true."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    badges = " ".join(unquote(url) for mark, url in LINKS if mark and "img.shields.io" in url)
+    pythons = sorted(line.rpartition(" ")[2] for line in project["classifiers"] if "Python :: 3." in line)
+    assert f"Python-{pythons[0]} to {pythons[-1]}-" in badges
+    assert project["requires-python"] == ">=3.11,<3.14"
+    constrained = [re.search(r"apache-airflow==(\d+\.\d+)", path.read_text())[1] for path in CONSTRAINTS]
+    assert f"Airflow-{min(constrained)} to {max(constrained)}-" in badges
+    assert "license-Apache--2.0-" in badges
+    assert project["license"].startswith("Apache-2.0 AND ")  # and that of the included uPlot
+
+
+def test_it_is_short_and_says_what_is_assumed():
+    assert len(README.splitlines()) <= 110
+    for word in ("documented", "assumed", "learned", "simulated"):
+        assert f"| {word} |" in README
 
 
 @pytest.mark.parametrize("name", EXTRAS)

@@ -49,7 +49,7 @@ class AsDag:
 class InPytest:
     """How a snippet is run by pytest.
 
-    :param files: what it needs beside it, by name.
+    :param files: the snippets that it needs beside it, by the names of their files.
     :param before: lines above it.
     """
 
@@ -92,6 +92,12 @@ TRAIN = f"""{UPLOAD}
         task_id="train", dataset_ids=upload.output["dataset_id"], model_name="fragment"
     )
 """
+DOWNLOAD = f"""{TRAIN}
+    convert = OsaiConvertModelOperator(task_id="convert", model_id=train.output["model_id"], target="onnx")
+    download = OsaiDownloadModelOperator(
+        task_id="download", model_id=convert.output["model_id"], target="onnx", destination="{{folder}}/"
+    )
+"""
 SNIPPET = "    # SNIPPET\n"
 PROMOTED = """# SNIPPET
 
@@ -126,36 +132,41 @@ with DAG("in_a_task", schedule=None):
 
     report()
 """
-MINE = """
-from airflow.sdk import DAG
-from airflow_provider_osai.operators.dataset import OsaiCreateDatasetOperator
-
-with DAG("mine", schedule=None) as dag:
-    OsaiCreateDatasetOperator(task_id="make", name="defects")
-"""
-
 SNIPPETS: dict[str, AsDag | InPytest | ByItsTest] = {
     "README.md#A Dag": AsDag(replace={"/data/defects": "{images}"}),
     "docs/capacity.md#Capacity: pools, quotas, credit": AsDag(
         replace={"4711": "{dataset}", "4712": "{dataset}", "4713": "{dataset}"}
     ),
     "docs/connect.md#5. Use it": AsDag(replace={"/data/defects": "{images}"}),
+    "docs/data-quality.md#In a Dag": AsDag(context=DATA + SNIPPET, replace={"/data/defects": "{images}"}),
     "docs/datasets.md#Create a dataset": AsDag(context=IN_A_DAG + SNIPPET),
     "docs/datasets.md#Augment a dataset": AsDag(context=UPLOAD + SNIPPET),
     "docs/datasets.md#Delete a dataset": AsDag(context=TRAIN + SNIPPET),
-    "docs/devices.md#Devices": AsDag(),
+    "docs/devices.md#Edge devices": AsDag(),
     "docs/early-stopping.md#Early stopping": AsDag(replace={"4711": "{dataset}"}),
-    "docs/events.md#Events": AsDag(replace={"7f3a": "{dataset}"}),
-    "docs/gate.md#Model gate": AsDag(replace={"/data/defects": "{images}", "4711": "{holdout}"}),
+    "docs/events.md#Events: start a Dag when a dataset changes": AsDag(replace={"7f3a": "{dataset}"}),
+    "docs/gate.md#Model gate: promote only a better model": AsDag(
+        replace={"/data/defects": "{images}", "4711": "{holdout}"}
+    ),
+    "docs/getting-started.md#In five minutes, against the sandbox": AsDag(replace={"/tmp/defects": "{images}"}),
+    "docs/index.md#A Dag": AsDag(replace={"/data/defects": "{images}"}),
     "docs/gate.md#Assets": AsDag(replace={"4711": "{dataset}"}),
     "docs/gate.md#Skip unchanged data": AsDag(context=ONLY_IF_NEW),
     "docs/gate.md#Tell people": ByItsTest("tests/airflow/test_gate_alerts.py"),
     "docs/gate.md#Tell people (2)": ByItsTest("tests/airflow/test_gate_alerts.py"),
-    "docs/batch.md#Batches": AsDag(replace={'"42"': '"{model}"', "4711": "{dataset}", "4712": "{holdout}"}),
+    "docs/batch.md#Batches: many jobs in one task": AsDag(
+        replace={'"42"': '"{model}"', "4711": "{dataset}", "4712": "{holdout}"}
+    ),
     "docs/batch.md#Returned list": AsDag(context=IN_A_DAG + SNIPPET, replace={"4711": "{dataset}"}),
     "docs/mlflow.md#MLflow": ByItsTest("tests/airflow/test_mlflow.py"),
-    "docs/models.md#An ONNX file of the sandbox": ByItsTest("tests/sandbox/test_whole_run.py"),
-    "docs/models.md#Models": AsDag(context=TRAIN + SNIPPET, replace={"s3://my_conn@bucket/models/": "{folder}/"}),
+    "docs/models.md#Convert, download and use a model": AsDag(
+        context=TRAIN + SNIPPET, replace={"s3://my_conn@bucket/models/": "{folder}/"}
+    ),
+    "docs/models.md#In a Dag": AsDag(context=DOWNLOAD + SNIPPET, replace={"/data/new": "{images}"}),
+    "docs/models.md#Use the ONNX file": ByItsTest("tests/sandbox/test_whole_run.py"),
+    "docs/predict.md#Label images with a model": AsDag(replace={'"42"': '"{model}"', "/data/new": "{images}"}),
+    "docs/training.md#Retrain a model": AsDag(replace={'"42"': '"{model}"', "4711": "{dataset}"}),
+    "docs/training.md#Train a model": AsDag(replace={"4711": "{dataset}"}),
     "docs/orphans.md#Orphaned jobs": AsDag(context=IN_A_DAG + SNIPPET),
     "docs/orphans.md#The operator": AsDag(context=IN_A_DAG + SNIPPET),
     "docs/reference/assets-hook.md#Hook, assets, links, fixture": AsDag(context=IN_A_TASK, replace={"4711": "{model}"}),
@@ -165,9 +176,10 @@ SNIPPETS: dict[str, AsDag | InPytest | ByItsTest] = {
     "docs/reference/operators.md#Rent and release a device in separate tasks": AsDag(),
     "docs/reliability.md#Reliability: retries, cancellation, outages": AsDag(replace={"4711": "{dataset}"}),
     "docs/retries.md#Retry policy": AsDag(replace={"4711": "{dataset}"}),
-    "docs/sandbox.md#Test a Dag": InPytest(files={"mine.py": MINE}),
-    "docs/sandbox.md#Control the sandbox": InPytest(),
-    "docs/uploads.md#Uploads": AsDag(
+    "docs/testing.md#Test a Dag": AsDag(),
+    "docs/testing.md#Test a Dag (2)": InPytest(files={"mine.py": "docs/testing.md#Test a Dag"}),
+    "docs/testing.md#Control the sandbox": InPytest(),
+    "docs/uploads.md#Upload images": AsDag(
         context=DATA + SNIPPET,
         replace={
             "s3://bucket/line-3/**/*.png": "{images}/**/*.png",
@@ -324,8 +336,8 @@ def test_snippets_of_tests_pass(tmp_path):
     """In one pytest of their own, as users run it."""
     for number, (name, how) in enumerate(TESTS.items()):
         (tmp_path / f"test_{number}.py").write_text(how.before + FOUND[name])
-        for file, source in how.files.items():
-            (tmp_path / file).write_text(source)
+        for file, snippet in how.files.items():
+            (tmp_path / file).write_text(FOUND[snippet])
     environment = os.environ | {
         "AIRFLOW_HOME": str(tmp_path / "home"),
         "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path),
@@ -367,7 +379,7 @@ def test_a_command_is_there_with_its_options(line, logged):
         assert set(re.findall(r"airflow-provider-osai\[(\w+)\]", line)) <= set(known)
     elif command == "osai-airflow":
         assert words[0] in cli.COMMANDS
-        subcommand = words[:2] if words[0] == "contract" else words[:1]
+        subcommand = words[:2] if words[0] in ("contract", "datasets", "jobs", "models") else words[:1]
         with pytest.raises(SystemExit) as ended:
             cli.main([*subcommand, "--help"])
         assert ended.value.code == 0
