@@ -14,11 +14,12 @@ from playwright.sync_api import Page, expect, sync_playwright
 from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from airflow_provider_osai.sandbox import Sandbox
 from tests.browser.chromium import launch
+from tests.browser.pictures import GRAPH_ONLY, trim
 from tests.conftest import AIRFLOW, CANARY, ROOT, SECRET
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 DAG = "example_osai_retraining"
-expect.set_options(timeout=30_000)
 EXAMPLES = sorted(path.stem for path in (ROOT / "example_dags").glob("*.py"))
 PICTURES = ROOT / "docs" / "pictures"
 
@@ -47,7 +48,7 @@ def page(airflow):
     with sync_playwright() as playwright:
         browser = launch(playwright)
         page = browser.new_page(viewport={"width": 1400, "height": 900})
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         page.goto(airflow.url)
         page.fill("input[name=username]", airflow.login.user)
         page.fill("input[name=password]", airflow.login.password)
@@ -61,6 +62,7 @@ def screenshot(page: Page, name: str, **options: object) -> None:
     """Save a screenshot for the docs if ``OSAI_PICTURES`` is set."""
     if os.environ.get("OSAI_PICTURES"):
         page.screenshot(path=PICTURES / f"{name}.png", **options)
+        trim(PICTURES / f"{name}.png", bottom_only=True)
 
 
 def test_connection_form_saves_and_tests_a_connection(page, airflow, osai):
@@ -95,7 +97,7 @@ def test_connection_form_saves_and_tests_a_connection(page, airflow, osai):
 def run_id(airflow, images):
     """The id of a successful run."""
     run_id = airflow.trigger(DAG, {"images": str(images)})
-    assert airflow.wait(DAG, run_id, timeout=180) == "success", airflow.failures(DAG, run_id)
+    assert airflow.wait(DAG, run_id) == "success", airflow.failures(DAG, run_id)
     return run_id
 
 
@@ -171,12 +173,7 @@ def test_job_page_updates_while_a_training_runs(page, airflow, osai, images):
     before = {job["id"] for job in osai.control.record()["jobs"]}
     run_id = airflow.trigger(DAG, {"images": str(images)})
     try:
-        new: list[str] = []
-        for _ in range(300):
-            new = [job["id"] for job in osai.control.record()["jobs"] if job["id"] not in before]
-            if new:
-                break
-            page.wait_for_timeout(200)
+        new = until(lambda: [job["id"] for job in osai.control.record()["jobs"] if job["id"] not in before])
         frame = open_job_page(page, airflow, run_id)
         expect(frame.locator(".state").first).to_have_text("OSAI running")
         expect(frame.locator(".badge")).to_have_text("simulated")
@@ -184,7 +181,7 @@ def test_job_page_updates_while_a_training_runs(page, airflow, osai, images):
         expect(frame.locator(".state").first).to_have_text("OSAI succeeded")
     finally:
         osai.control.script("training")
-    assert airflow.wait(DAG, run_id, timeout=180) == "success", airflow.failures(DAG, run_id)
+    assert airflow.wait(DAG, run_id) == "success", airflow.failures(DAG, run_id)
 
 
 def test_menu_leads_to_the_list_of_recent_jobs(page, airflow, run_id):
@@ -224,5 +221,7 @@ def test_graph_of_each_example_has_all_its_tasks(page, airflow, dag):
     page.locator(".react-flow__controls-fitview").click()
     page.wait_for_timeout(800)
     if os.environ.get("OSAI_PICTURES"):
-        page.locator(".react-flow").screenshot(path=PICTURES / f"graph-{dag}.png")
+        path = PICTURES / f"graph-{dag}.png"
+        page.locator(".react-flow").screenshot(path=path, style=GRAPH_ONLY)
+        trim(path)
     page.get_by_role("button", name=re.compile("Details Panel")).first.click()

@@ -28,6 +28,7 @@ from airflow_provider_osai.plugins.pages.app import create_pages
 from airflow_provider_osai.plugins.pages.job_cache import JobUnavailable, JobView
 from tests.airflow.pages import token, two_weeks
 from tests.browser.chromium import launch
+from tests.browser.pictures import trim
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.e2e
@@ -120,7 +121,7 @@ def visit(chromium, address, auth_manager):
         context.set_extra_http_headers({"Authorization": f"Bearer {token(auth_manager, name, role)}"})
         context.add_init_script(f"localStorage.setItem('timezone', {json.dumps(json.dumps(zone))})")
         page = context.new_page()
-        page.set_default_timeout(30_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         page.on("requestfailed", lambda request: errors.append(f"{request.url} failed"))
@@ -143,6 +144,7 @@ def picture(page, name):
     if os.environ.get("OSAI_PICTURES"):
         page.wait_for_timeout(300)
         page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+        trim(PICTURES / f"{name}.png", bottom_only=True)
 
 
 def assert_accessible(page):
@@ -317,7 +319,7 @@ def watch_a_training(visit, runs, osai):
 def test_many_viewers_of_a_running_job_cause_one_request_in_three_seconds(visit, runs, osai):
     osai.fields = running(0.25, 5)
     for page in [visit(task(runs[1])) for _ in range(4)]:
-        expect(page.locator("body")).to_have_attribute("data-refreshed", re.compile("[2-9]"), timeout=30_000)
+        expect(page.locator("body")).to_have_attribute("data-refreshed", re.compile("[2-9]"))
     assert 2 <= osai.reads <= 1 + (osai.latest - osai.first) / 3
 
 
@@ -366,7 +368,7 @@ def test_hostile_texts_of_osai_are_text(visit, runs, osai):
     page = visit(task(runs[1]))
     osai.fields = {"state": "failed", "result": result, "history": history, **fields}
     expect(page.get_by_text(HOSTILE).first).to_be_visible()
-    page.reload()
+    page = visit(task(runs[1]))
     expect(page.get_by_text(HOSTILE).first).to_be_visible()
     assert page.title() != "hacked"
     assert page.locator("img").count() == 0
@@ -375,11 +377,12 @@ def test_hostile_texts_of_osai_are_text(visit, runs, osai):
 def test_copy_button_copies_an_id_by_keyboard(visit, runs):
     page = visit(task(runs[1]))
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    button = page.get_by_role("button", name=f"Copy {runs[1].xcom('train_model', 'job_id')}")
+    page.evaluate("window.setTimeout = () => 0")  # the message does not go away
+    button = page.get_by_role("button", name=f"Copy {runs[1].result('train_model', 'job_id')}")
     button.focus()
     page.keyboard.press("Enter")
     expect(button).to_have_attribute("title", "Copied")
-    assert page.evaluate("navigator.clipboard.readText()") == runs[1].xcom("train_model", "job_id")
+    assert page.evaluate("navigator.clipboard.readText()") == runs[1].result("train_model", "job_id")
 
 
 def test_filter_of_the_jobs_applies_at_once(visit, runs):
