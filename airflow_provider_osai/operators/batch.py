@@ -255,7 +255,12 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         return several
 
     def _most_in_flight(self) -> int:
-        return MAX_REQUESTS if self.max_in_flight is None else int(_number("max_in_flight", self.max_in_flight, 1))
+        if self.max_in_flight is None:
+            return MAX_REQUESTS
+        number = _number("max_in_flight", self.max_in_flight, 1)
+        if not number.is_integer():
+            raise OsaiArgumentError(f"max_in_flight = {self.max_in_flight!r}: a whole number is needed")
+        return int(number)
 
     def _most_failures(self, total: int) -> float:
         """Return how many jobs may fail."""
@@ -264,7 +269,7 @@ class OsaiJobBatchOperator(OsaiJobOperator):
         if self.max_failures is None:
             return total
         number = _number("max_failures", self.max_failures, 0)
-        return number * total if number < 1 else number
+        return round(number * total, 6) if number < 1 else number  # 0.29 * 100 is a little less than 29
 
     def execute(self, context: Context) -> list[dict[str, Any]]:  # type: ignore[override]  # a list in place of a dict
         """Submit all jobs or reconnect to them, then wait for them here or in the triggerer."""

@@ -168,6 +168,13 @@ class TestFailures:
             make(end="failed", on_failure="collect", max_failures=most).execute(context)
         assert len(jobs()) == submitted
 
+    def test_a_share_is_not_a_rounding_error_short(self, make, context, jobs):
+        """0.29 * 100 is 28.999... as a float."""
+        bad, good = {"model_name": "a", "dataset_ids": ["no-such"]}, {"model_name": "b"}
+        requests = [*[bad] * 29, *[good] * 71]
+        make(argument=None, requests=requests, on_failure="collect", max_failures=0.29).execute(context)
+        assert len(jobs()) == 71
+
     def test_a_rejected_request_is_a_failure_of_its_job_alone(self, make, context, dataset, jobs):
         requests = [{"model_name": "a"}, {"model_name": "b", "dataset_ids": ["no-such"]}, {"model_name": "c"}]
         results = make(argument=None, requests=requests, on_failure="collect").execute(context)
@@ -230,6 +237,7 @@ class TestFailures:
             ({"requests": ["m"] * 5001}, "at most 5,000"),
             ({"max_in_flight": 0}, "max_in_flight = 0"),
             ({"max_in_flight": "many"}, "max_in_flight = 'many'"),
+            ({"max_in_flight": 2.5}, "max_in_flight = 2.5: a whole number"),
             ({"on_failure": "ignore"}, "on_failure = 'ignore'"),
             ({"on_failure": "collect", "max_failures": -1}, "max_failures = -1"),
             ({"poll_interval": 0}, "poll_interval = 0"),
