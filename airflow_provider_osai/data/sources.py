@@ -199,11 +199,11 @@ def open_source(source: Any, parse_path: Callable[[str], Any] = Path) -> Source:
     :param parse_path: converts text to a path object.
     :raises OsaiArgumentError: if the source is none of these, is empty, or does not exist.
     """
-    _raise_if_empty(source)
     if isinstance(source, (list, tuple, set, frozenset)):
         for item in source:
-            _raise_if_empty(item)
+            _check_path(item)
         return _from_list([as_local(parse_path(item) if isinstance(item, str) else item) for item in source])
+    _check_path(source)
     label = str(source)
     if isinstance(source, str) and WILDCARDS & set(source):
         return _from_pattern(source, parse_path)
@@ -221,10 +221,13 @@ def open_source(source: Any, parse_path: Callable[[str], Any] = Path) -> Source:
     raise OsaiArgumentError(msg)
 
 
-def _raise_if_empty(source: Any) -> None:
+def _check_path(source: Any) -> None:
+    """Raise OsaiArgumentError if an argument, or an item of a list, is no path, or is empty."""
     if is_empty_path(source):
         text = "" if source is None else str(source)
         raise OsaiArgumentError(f"source = {text!r}: is empty. Does the template or the variable have a value?")
+    if not isinstance(source, str) and not hasattr(source, "is_dir"):
+        raise OsaiArgumentError(f"source = {source!r:.200}: a path or a list of files is needed")
 
 
 def _from_list(paths: list[Any]) -> Source:
