@@ -29,7 +29,7 @@ from airflow_provider_osai.webhooks.app import load_secrets
 from airflow_provider_osai.webhooks.token import WebhookProbe, WebhookToken, seal
 from tests.conftest import settings_for
 from tests.threaded_server import served
-from tests.waiting import until
+from tests.waiting import PATIENCE, until
 
 SECRET, OLD, FOREIGN = "canary-webhook-secret-1", "canary-webhook-secret-2", "foreign-webhook-secret"
 DEPLOYMENT = "canary-deployment-secret-1"
@@ -336,20 +336,29 @@ class TestBatch:
         requests = sum(self.requests(sandbox).values()) - sum(before.values())
         assert requests < 60  # a check after each webhook would be 240 requests or more
 
-    def test_the_webhook_that_arrives_during_a_check_is_not_lost(
+    def test_the_webhook_that_arrives_during_the_last_check_is_not_lost(
         self, start, webhooks, tasks, batch, sandbox, monkeypatch
     ):
-        """The last job ends while the jobs are read for the webhook of another."""
-        monkeypatch.setattr(handler, "MIN_BATCH_PAUSE", 0.1)
+        """The last job ends after it was read for the webhook of another."""
+        monkeypatch.setattr(handler, "MIN_BATCH_PAUSE", 0.0)
+        checks, was_read, goes_on = itertools.count(1), threading.Event(), threading.Event()
+        count_unended = handler.WebhookHandler._count_unended
+
+        async def count_and_hold(self, token, task):
+            unended = await count_unended(self, token, task)
+            if next(checks) == 2:
+                was_read.set()
+                await asyncio.to_thread(goes_on.wait, PATIENCE)
+            return unended
+
+        monkeypatch.setattr(handler.WebhookHandler, "_count_unended", count_and_hold)
         ids = batch(ended=1, running=1)
-        app = start(recheck_delays=(0.1,))
-        sandbox.control.fault("delay", f"{KIND}.list", seconds=1.0, times=2)
-        with ThreadPoolExecutor(1) as pool:
-            first = pool.submit(app.post, tasks.token())
-            time.sleep(0.3)
-            sandbox.control.end(ids[-1])
-            app.post(tasks.token())
-            first.result()
+        app = start(recheck_delays=(0.05,))
+        assert app.post(tasks.token()).status_code == 202
+        assert was_read.wait(PATIENCE)
+        sandbox.control.end(ids[-1])
+        assert app.post(tasks.token()).status_code == 202
+        goes_on.set()
         until(lambda: tasks.state() == "scheduled")
 
     def test_a_job_that_cannot_be_read_is_left_to_the_trigger(self, app, tasks, batch):
