@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import sync_playwright
 
+from tests.browser.chromium import launch
 from tests.conftest import SECRET
-from tests.learning.record import drive, launch, portal
+from tests.learning.record import drive, portal
 from tests.learning.styles import CANARIES, STYLES
 
 pytestmark = pytest.mark.slow

@@ -27,9 +27,10 @@ from airflow_provider_osai.api.contract import Contract
 from airflow_provider_osai.api.overrides import apply_overrides
 from airflow_provider_osai.sandbox import Sandbox
 from airflow_provider_osai.sandbox.models import JobFailed
+from tests.browser.chromium import launch
 from tests.learning.styles import CANARIES, STYLES, Style, load
 
-__all__ = ["drive", "launch", "main", "portal"]
+__all__ = ["drive", "main", "portal"]
 
 EPOCHS = 5
 ENDLESS = 1000
@@ -56,13 +57,6 @@ def main() -> None:
         for style in STYLES.values() if name == "all" else (STYLES[name],):
             record(browser, style)
         browser.close()
-
-
-def launch(playwright: Any) -> Browser:
-    """Return the installed Chromium."""
-    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    assert path, "Chromium is needed: apt-get install chromium"
-    return playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
 
 
 def record(browser: Browser, style: Style) -> None:
