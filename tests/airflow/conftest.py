@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import DAGS, ROOT
+from tests.conftest import DAGS, ROOT, settings_for
 from tests.dags import parse
 
 
@@ -189,6 +189,27 @@ def dataset(connection):
 
     with OsaiHook().get_conn() as client:
         return client.create_dataset("digits").id
+
+
+@pytest.fixture
+def client(sandbox, connection):
+    """A client that repeats no request."""
+    from airflow_provider_osai.api.client import OsaiClient
+
+    with OsaiClient(settings_for(sandbox.base_url), retry_budget=0) as client:
+        yield client
+
+
+@pytest.fixture
+def train(dataset):
+    """Make the operator of a training."""
+    from airflow_provider_osai.operators.training import OsaiTrainModelOperator
+
+    def operator(**options):
+        options = {"dataset_ids": dataset, "model_name": "m", "poll_interval": 0.05} | options
+        return OsaiTrainModelOperator(task_id="task", **options)
+
+    return operator
 
 
 @pytest.fixture

@@ -51,15 +51,6 @@ def recorded(switched_on, monkeypatch):
 
 
 @pytest.fixture
-def train(dataset):
-    def operator(**options):
-        options = {"dataset_ids": dataset, "model_name": "m", "poll_interval": 0.05} | options
-        return OsaiTrainModelOperator(task_id="task", **options)
-
-    return operator
-
-
-@pytest.fixture
 def context(ti):
     return {"ti": ti, "task_state_store": FakeStateStore()}
 

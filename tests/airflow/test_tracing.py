@@ -14,7 +14,6 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from airflow_provider_osai.api.errors import OsaiJobFailed
 from airflow_provider_osai.observability import tracing
-from airflow_provider_osai.operators.training import OsaiTrainModelOperator
 from airflow_provider_osai.sensors.job import OsaiJobSensor
 from tests.airflow.conftest import FakeStateStore, trigger_of
 from tests.conftest import CANARY
@@ -43,15 +42,6 @@ def exporter(switched_on, monkeypatch):
 def spans(exporter):
     """Return the finished spans by name."""
     return lambda: {span.name: span for span in exporter.get_finished_spans() if span.name in tracing.SPANS}
-
-
-@pytest.fixture
-def train(dataset):
-    def operator(**options):
-        options = {"dataset_ids": dataset, "model_name": "m", "poll_interval": 0.05} | options
-        return OsaiTrainModelOperator(task_id="task", **options)
-
-    return operator
 
 
 @pytest.fixture

@@ -11,23 +11,10 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import ObjectStoragePath
 
-from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.operators.dataset import OsaiUploadImagesOperator
 from airflow_provider_osai.uploads.uploader import Stopped
 from tests.airflow.conftest import group, messages
-from tests.conftest import settings_for
 from tests.sandbox.client import png
-
-
-@pytest.fixture
-def client(sandbox, connection):
-    with OsaiClient(settings_for(sandbox.base_url), retry_budget=0) as client:
-        yield client
-
-
-@pytest.fixture
-def dataset(client):
-    return client.send(client.calls.create_dataset("d")).id
 
 
 def operator(dataset, source, **options):

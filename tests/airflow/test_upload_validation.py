@@ -9,23 +9,10 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG
 
-from airflow_provider_osai.api.client import OsaiClient
 from airflow_provider_osai.api.errors import OsaiQualityCheckFailed
 from airflow_provider_osai.operators.dataset import OsaiUploadImagesOperator
 from airflow_provider_osai.uploads.uploader import Stopped
-from tests.conftest import settings_for
 from tests.data.quality.making import fill, photo
-
-
-@pytest.fixture
-def client(sandbox, connection):
-    with OsaiClient(settings_for(sandbox.base_url), retry_budget=0) as client:
-        yield client
-
-
-@pytest.fixture
-def dataset(client):
-    return client.send(client.calls.create_dataset("d")).id
 
 
 @pytest.fixture

@@ -6,8 +6,6 @@ import ast
 import inspect
 import json
 import re
-import subprocess
-import sys
 import tomllib
 from importlib import import_module
 from pathlib import Path
@@ -36,6 +34,7 @@ from airflow_provider_osai.promotion.rule import Guardrail, PromotionPolicy
 from airflow_provider_osai.uploads.progress import UploadSummary
 from tests.conftest import ROOT
 from tests.dags import parse
+from tests.site import build_site
 
 INFO = get_provider_info()
 MODULES = [
@@ -50,9 +49,7 @@ MODULES = [
 def site(tmp_path_factory):
     """The text of all pages."""
     folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    build_site(folder)
     pages = {path.relative_to(folder): path.read_text() for path in folder.rglob("*.html")}
     assert len(pages) > 25
     return pages
