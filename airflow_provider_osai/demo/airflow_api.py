@@ -50,7 +50,7 @@ class AirflowClient:
         self.url = url
         self.login = login
         # No proxy: the server is on this machine.
-        self._http = httpx.Client(base_url=url, auth=_TokenAuth(url, login), timeout=30.0, trust_env=False)
+        self._http = httpx.Client(base_url=url, auth=_TokenAuth(url, login), timeout=90.0, trust_env=False)
 
     def wait_for_dag(self, dag_id: str, timeout: float = 240.0) -> None:
         """Wait until Airflow has parsed the Dag *dag_id*.
@@ -237,7 +237,7 @@ class AirflowClient:
                 if is_done():
                     return True
             except httpx.HTTPError:
-                # A locked SQLite database occasionally causes server errors; poll again until the deadline.
+                # The server is starting, or its SQLite database was locked for too long; poll again until the deadline.
                 pass
             time.sleep(POLL_INTERVAL)
         return False

@@ -25,6 +25,8 @@ LAUNCHER: Final = Path(__file__).with_name("airflow_processes.py")
 PARTS: Final = ("api-server", "scheduler", "dag-processor", "triggerer")
 LOG_TAIL: Final = 2000
 """Characters from the end of each log in an error message."""
+SQLITE_TIMEOUT: Final = 30
+"""Maximum seconds to wait for a locked SQLite database. With Python's default of 5 s, a busy machine fails requests."""
 SETTINGS: Final[Mapping[str, object]] = {
     "core.executor": "LocalExecutor",
     "core.load_examples": False,
@@ -185,13 +187,17 @@ class WholeAirflow(AirflowClient):
     def _passwords(self) -> Path:
         return self.home / "passwords.json"
 
+    @property
+    def _sqlite(self) -> str:
+        return f"sqlite:///{self.home / 'airflow.db'}?timeout={SQLITE_TIMEOUT}"
+
     def _env(self) -> dict[str, str]:
         settings = {
             **SETTINGS,
             "core.dags_folder": self.dags,
             "core.execution_api_server_url": f"{self.url}/execution/",
             "core.simple_auth_manager_passwords_file": self._passwords,
-            "database.sql_alchemy_conn": self._database or f"sqlite:///{self.home / 'airflow.db'}",
+            "database.sql_alchemy_conn": self._database or self._sqlite,
             "api.base_url": self.url,
             "api.port": httpx.URL(self.url).port,
             "api.secret_key": self._keys[1],

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -76,6 +80,22 @@ def test_whole_airflow_runs_a_deferring_dag_and_leaves_nothing(dags: Path, tmp_p
     assert airflow.processes == []
     assert not [pid for pid in running if psutil.pid_exists(pid)]
     assert not [path for path in airflow.all_logs() if secret in path.read_text(errors="replace")]
+
+
+@pytest.mark.e2e
+def test_a_locked_database_delays_requests_and_fails_none(dags: Path, tmp_path: Path) -> None:
+    """Python's SQLite gives up after 5 s, and a busy machine holds locks for longer."""
+    held = 7.0
+    with WholeAirflow(dags, home=tmp_path / "home") as airflow:
+        airflow.unpause("tiny")
+        database = sqlite3.connect(tmp_path / "home" / "airflow.db", timeout=60, isolation_level=None)
+        with closing(database), ThreadPoolExecutor(1) as pool:
+            database.execute("BEGIN IMMEDIATE")
+            run = pool.submit(airflow.trigger, "tiny", run_id="first")
+            time.sleep(held)
+            assert not run.done()
+            database.execute("COMMIT")
+            assert run.result() == "first"
 
 
 def test_whole_airflow_that_cannot_start_says_why_and_leaves_nothing(dags: Path) -> None:
