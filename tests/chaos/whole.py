@@ -24,17 +24,16 @@ from airflow_provider_osai.demo.airflow_instance import WholeAirflow
 from airflow_provider_osai.demo.process_group import ProcessGroup
 from tests.chaos.harness import LIVE, TOKEN, Server, report
 from tests.chaos.postgres import postgres
+from tests.waiting import PATIENCE
 
 AIRFLOW = os.environ.get("OSAI_TEST_PYTHON", sys.executable)
 """The Python whose Airflow is started; another one tests another version of Airflow."""
 DAGS = Path(__file__).parent / "dags"
 TRIGGERER = ("triggerer", "--skip-serve-logs")
-SECONDS = 25.0
-"""Seconds of each job."""
 SETTLED = 20.0
 """Maximum seconds from the end of a task to the end of its orphaned job."""
 UNTIL_TOLD = 3600.0
-"""Seconds of jobs that run until the scenario ends them."""
+"""Seconds of jobs that run until the scenario lets OSAI end them."""
 IMPATIENT = {
     "AIRFLOW__CORE__PARALLELISM": "16",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
@@ -76,7 +75,7 @@ class Run:
 
     def end(self) -> str:
         """Wait for its end."""
-        return self.stage.airflow.wait(self.dag_id, self.run_id, timeout=180)
+        return self.stage.airflow.wait(self.dag_id, self.run_id, timeout=PATIENCE)
 
 
 @dataclass
@@ -88,12 +87,23 @@ class Stage:
     before: set[str] = field(default_factory=set)
     runs: list[Run] = field(default_factory=list)
 
-    def begin(self, dag_id: str, seconds: float = SECONDS) -> Run:
-        """Start a run whose jobs take *seconds*."""
-        osai = self.server.osai
-        osai.post("scripts", {"kind": "training", "timing": "seconds", "seconds": seconds})
-        self.runs.append(Run(self, dag_id, self.airflow.trigger(dag_id, {"dataset": osai.new_dataset()})))
+    def begin(self, dag_id: str) -> Run:
+        """Start a run whose jobs run until OSAI is told to end them."""
+        self._script(UNTIL_TOLD)
+        dataset = self.server.osai.new_dataset()
+        self.runs.append(Run(self, dag_id, self.airflow.trigger(dag_id, {"dataset": dataset})))
         return self.runs[-1]
+
+    def _script(self, seconds: float) -> None:
+        """Say how long the jobs run that are submitted from now on."""
+        self.server.osai.post("scripts", {"kind": "training", "timing": "seconds", "seconds": seconds})
+
+    def end_jobs(self) -> None:
+        """Let OSAI end all jobs as succeeded, and those that are submitted from now on after a second."""
+        self._script(1)
+        for job in self.jobs():
+            if job["state"] in LIVE:
+                self.finish(job["id"])
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return the jobs of this scenario."""
@@ -106,7 +116,7 @@ class Stage:
             yield part
 
     def finish(self, job_id: str) -> None:
-        """Let OSAI end a job, as succeeded."""
+        """Let OSAI end a job as succeeded, if it has not ended."""
         self.server.osai.post(f"jobs/{job_id}/end")
 
     def running(self, count: int) -> None:
@@ -122,7 +132,7 @@ class Stage:
         return True
 
 
-def until(true: Callable[[], bool], what: str, patience: float = 90.0) -> None:
+def until(true: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Poll until the condition is true."""
     deadline = time.monotonic() + patience
     while not true():
@@ -131,10 +141,11 @@ def until(true: Callable[[], bool], what: str, patience: float = 90.0) -> None:
 
 
 def verdict(stage: Stage, *runs: Run, calm: bool = True) -> list[Counter[str]]:
-    """Count the violations for each task that submits a job, after its run has succeeded.
+    """Let all jobs end, and count the violations for each task once its run has succeeded.
 
     :param calm: whether each task must have exactly one job; otherwise cancelled jobs are not counted.
     """
+    stage.end_jobs()
     told = [(run, task_id) for run in runs if run.end() for task_id in sorted(run.tasks())]
     stage.all_ended()
     jobs = {job["id"]: job["state"] for job in stage.jobs()}
@@ -156,7 +167,7 @@ def verdict(stage: Stage, *runs: Run, calm: bool = True) -> list[Counter[str]]:
 
 
 def killed_triggerer(stage: Stage, signum: signal.Signals = signal.SIGKILL) -> list[Counter[str]]:
-    """A triggerer stops with deferred tasks and sensors, and another one starts."""
+    """A triggerer stops with deferred tasks and sensors; another one starts while the jobs end."""
     with stage.triggerer("first") as first:
         run, sensed = stage.begin("deferred"), stage.begin("sensed")
         stage.running(7)
@@ -176,7 +187,7 @@ def stopped_triggerer(stage: Stage) -> list[Counter[str]]:
 def frozen_triggerer(stage: Stage) -> list[Counter[str]]:
     """A triggerer with all triggers freezes, another one takes them over, and the first one continues."""
     with stage.triggerer("first") as first:
-        run = stage.begin("deferred", seconds=45)
+        run = stage.begin("deferred")
         run.until("deferred")
         stage.running(4)
         until(lambda: all(map(triggerer_of, run.tasks().values())), "the triggerer has all triggers")
@@ -199,7 +210,7 @@ def triggerer_of(task: dict[str, Any]) -> int | None:
 def no_triggerer(stage: Stage) -> list[Counter[str]]:
     """No triggerer runs at the timeout: Airflow's own timeout ends the wait, and the job is cancelled."""
     with stage.triggerer("only") as only:
-        run = stage.begin("late", seconds=600)
+        run = stage.begin("late")
         run.until("deferred")
         stage.running(4)
         only.send(signal.SIGKILL)
@@ -215,7 +226,7 @@ def no_triggerer(stage: Stage) -> list[Counter[str]]:
 def by_hand(stage: Stage, dag_id: str, state: str) -> list[Counter[str]]:
     """A user marks one task failed and one success, clears one, and leaves one alone."""
     with stage.triggerer("only"):
-        run = stage.begin(dag_id, seconds=UNTIL_TOLD)
+        run = stage.begin(dag_id)
         run.until(state)
         stage.running(4)
         jobs = told_jobs(run)
@@ -262,14 +273,19 @@ def running_by_hand(stage: Stage) -> list[Counter[str]]:
 
 def killed_workers(stage: Stage) -> list[Counter[str]]:
     """The process that runs a task and the one that supervises it get SIGTERM and SIGKILL."""
-    run = stage.begin("blocking", seconds=30)
+    run = stage.begin("blocking")
     run.until("running")
-    stage.running(4)
     told_jobs(run)
     for number, (_, task) in enumerate(sorted(run.tasks().items())):
         runner = process_of(stage, task["id"])
         victim = runner if number < 2 else runner.parent()
         victim.send_signal(signal.SIGTERM if number % 2 == 0 else signal.SIGKILL)
+
+    def all_run_again() -> bool:
+        return all(task["state"] == "running" and task["try_number"] > 1 for task in run.tasks().values())
+
+    until(all_run_again, "each task runs for the second time")
+    told_jobs(run)
     return verdict(stage, run, calm=False)
 
 
@@ -288,7 +304,7 @@ def process_of(stage: Stage, task_instance: str) -> psutil.Process:
 def restarted_osai(stage: Stage) -> list[Counter[str]]:
     """OSAI is killed while all tasks wait, and restarts with its jobs ten seconds later."""
     with stage.triggerer("only"):
-        runs = [stage.begin(dag_id, seconds=40) for dag_id in ("deferred", "blocking", "sensed")]
+        runs = [stage.begin(dag_id) for dag_id in ("deferred", "blocking", "sensed")]
         stage.running(11)
         runs[0].until("deferred")
         stage.server.end(signal.SIGKILL)
