@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
                 _write_page(page, report, source, holdout)
                 _log(f"Wrote {printable(str(page))}")
     except OsaiArgumentError as error:
-        raise CommandError(str(error), USAGE) from error
+        raise CommandError(re.sub(r"^source = ", "FOLDER = ", str(error)), USAGE) from error
     if options.json:
         sys.stdout.write(json.dumps(report.as_dict(), indent=2) + "\n")
     elif options.files:

@@ -72,7 +72,7 @@ def test_thresholds_and_categories_can_be_set(folder, capfd):
 def test_an_empty_variable_is_not_the_current_directory(folder, capfd, monkeypatch, conn_id):
     """Neither as the source nor as the holdout."""
     monkeypatch.chdir(folder)
-    for name, arguments in {"source": [""], "--holdout": [str(folder), "--holdout", ""]}.items():
+    for name, arguments in {"FOLDER": [""], "--holdout": [str(folder), "--holdout", ""]}.items():
         assert main(["datasets", "check", *arguments, *conn_id]) == 2
         out, err = capfd.readouterr()
         said = f"datasets check: {name} = '': is empty. Does the template or the variable have a value?\n"

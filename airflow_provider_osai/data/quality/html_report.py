@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from airflow_provider_osai.data.log_lines import size_text
 from airflow_provider_osai.data.quality.decoding import scaled_down
 from airflow_provider_osai.data.quality.options import MAX_PIXELS
 from airflow_provider_osai.data.quality.report import QualityReport, printable
@@ -46,7 +47,7 @@ def html_report(report: QualityReport, source: Source, holdout: Source | None, n
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters["printable"] = printable
+    environment.filters |= {"printable": printable, "size_text": size_text}
     page = environment.get_template("report.html").render(
         report=report,
         thumbnails=pictures,

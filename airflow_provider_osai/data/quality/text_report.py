@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
-from airflow_provider_osai.data.log_lines import join_counts, plural, quoted
+from airflow_provider_osai.data.log_lines import join_counts, plural, quoted, size_text
 from airflow_provider_osai.data.quality.report import Finding, Item, QualityReport, Severity, printable
 
 __all__ = ["Line", "finding_line", "item_text", "text_lines"]
@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
 def text_lines(report: QualityReport) -> Iterator[Line]:
     """Yield the lines of the report: what was checked, the findings by severity, and the verdict as the last line."""
-    size = f"{plural(report.images, 'image')} ({report.bytes / 1e6:.1f} MB)"
+    size = f"{plural(report.images, 'image')} ({size_text(report.bytes)})"
     yield Line(f"{printable(report.source)}: {size}{_categories(report)}")
     if report.holdout is not None:
         yield Line(f"Holdout {printable(report.holdout)}: {plural(report.holdout_images, 'image')}")

@@ -52,6 +52,15 @@ def test_without_findings_the_text_is_short(data):
     assert len(lines) == 3
 
 
+def test_the_size_of_few_images_is_not_rounded_to_nothing(data):
+    """Neither in the text nor on the page."""
+    size = sum(path.stat().st_size for path in data.rglob("*.png"))
+    assert 0 < size < 1e6
+    head, *_ = text_lines(check(data))
+    assert f"({size / 1e3:.1f} kB)" in head.text
+    assert f"images, {size / 1e3:.1f} kB." in page_of(data)
+
+
 def test_a_log_line_is_limited_and_printable(data):
     for number in range(30):
         (data / "cat" / f"{number} \n::endgroup::.png").write_bytes(b"")
