@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from airflow_provider_osai.api.models import JobKind
     from airflow_provider_osai.api.settings import OsaiSettings
 
-__all__ = ["OsaiPortalLink"]
+__all__ = ["OsaiPortalLink", "leave_links_as_pushed"]
 
 
 class OsaiPortalLink(BaseOperatorLink):
@@ -43,3 +43,12 @@ class OsaiPortalLink(BaseOperatorLink):
             return settings.portal_url + settings.contract[endpoint].to_wire({"id": job_id}).path
         except OsaiArgumentError:  # an id without the parts that the page's path needs
             return settings.portal_url
+
+
+def leave_links_as_pushed(task: Any) -> None:
+    """Keep Airflow from reading and pushing a task's links again when this process ends.
+
+    That costs two requests for each link, and an error in the log if there is none: a task that failed before it
+    submitted a job, or a gate that evaluated nothing.
+    """
+    task.operator_extra_links = ()

@@ -14,6 +14,7 @@ from airflow_provider_osai.api.requests import PredictionRequest
 from airflow_provider_osai.assets.events import asset_event_extras, set_asset_event_extra, suppress_asset_events
 from airflow_provider_osai.jobs.log_group import group_lines
 from airflow_provider_osai.jobs.wanted import RETURN_VALUE
+from airflow_provider_osai.links.portal import leave_links_as_pushed
 from airflow_provider_osai.operators._callbacks import collect_callbacks, run_callbacks
 from airflow_provider_osai.operators._outputs import push_outputs
 from airflow_provider_osai.operators._state_store import job_checkpoint_store
@@ -196,6 +197,7 @@ class OsaiModelGateOperator(OsaiJobOperator, SkipMixin):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Evaluate both models if requested, then decide."""
+        leave_links_as_pushed(self)
         with fail_without_retry():
             self._must_read_assets(context)
             self._evaluations = {}

@@ -58,7 +58,7 @@ from airflow_provider_osai.jobs.submission import (
 )
 from airflow_provider_osai.jobs.summary_log import format_metrics, log_job_message, log_summary
 from airflow_provider_osai.jobs.wanted import ENDED, GONE, JOB, JOB_ID, job_id_in, state_in
-from airflow_provider_osai.links.portal import OsaiPortalLink
+from airflow_provider_osai.links.portal import OsaiPortalLink, leave_links_as_pushed
 from airflow_provider_osai.observability import metrics, tracing
 from airflow_provider_osai.operators._capacity import report_capacity
 from airflow_provider_osai.operators._outputs import push_outputs, referenced_outputs
@@ -277,6 +277,7 @@ class OsaiJobOperator(OsaiOperator):
         if self._context is None:  # not for the next job of a resumed task
             self._start_latency = max(0.0, time.time() - started_at(context))
         self._context = context
+        leave_links_as_pushed(self)
         with fail_without_retry():
             request = self.build_request()
             watch = wait_options(self, context)
@@ -295,7 +296,7 @@ class OsaiJobOperator(OsaiOperator):
     def execute_complete(self, context: Context, event: Any) -> dict[str, Any]:
         """Continue after the trigger fired. The job is read again: the event only says which one."""
         self._context = context
-        self._keep_portal_link()
+        leave_links_as_pushed(self)
         with fail_without_retry():
             job_event = self._event_for_current_job(JobEvent.parse(event), context)
             kind = JobKind.parse(job_event.kind)
@@ -344,6 +345,7 @@ class OsaiJobOperator(OsaiOperator):
         If the trigger failed, defer again on the same job, a few times. If Airflow ended the deferral at its time
         limit, because no triggerer did, cancel the job.
         """
+        leave_links_as_pushed(self)
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except (TaskDeferralError, TaskDeferralTimeout) as error:
@@ -467,7 +469,6 @@ class OsaiJobOperator(OsaiOperator):
             ti.xcom_push(key=JOB_ID, value=job.id)  # now, for tasks that run although this one may fail
         ti.xcom_push(key=JOB, value=about | ({"deadline": watch.deadline} if watch.deadline else {}))
         ti.xcom_push(key=OsaiPortalLink().xcom_key, value=OsaiPortalLink.url(client.settings, job.kind, job.id))
-        self._keep_portal_link()
         self._on_job(context, client, job)
         return job
 
@@ -491,10 +492,6 @@ class OsaiJobOperator(OsaiOperator):
         )
         plan.on_submission(Submission.SUBMITTED)
         return job
-
-    def _keep_portal_link(self) -> None:
-        """Leave the pushed link as it is: when this process ends, Airflow would read and push each link again."""
-        self.operator_extra_links = ()
 
     def _remember_doubt(self, key: str) -> None:
         self._doubtful_key = key

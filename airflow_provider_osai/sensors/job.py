@@ -27,7 +27,7 @@ from airflow_provider_osai.jobs.lifecycle import WaitOptions, get_job, get_job_p
 from airflow_provider_osai.jobs.polling import PollSchedule
 from airflow_provider_osai.jobs.progress_log import PollLogger, is_due_at_age
 from airflow_provider_osai.jobs.summary_log import log_job_message, log_summary
-from airflow_provider_osai.links.portal import OsaiPortalLink
+from airflow_provider_osai.links.portal import OsaiPortalLink, leave_links_as_pushed
 from airflow_provider_osai.observability import metrics, tracing
 from airflow_provider_osai.operators._outputs import push_outputs
 from airflow_provider_osai.operators.base import fail_without_retry, started_at
@@ -97,6 +97,7 @@ class OsaiJobSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Poll the job once if deferrable, and defer if it has not ended; otherwise poke until it has ended."""
+        leave_links_as_pushed(self)
         self._start_latency = max(0.0, time.time() - started_at(context)) if self.deferrable else 0.0
         with self._skip_if_soft_fail():
             link = OsaiPortalLink.url(self.hook.settings(), JobKind.parse(self.kind), self.job_id)
@@ -140,6 +141,7 @@ class OsaiJobSensor(BaseSensorOperator):
     @tracing.traced(tracing.RESUME)
     def execute_complete(self, context: Context, event: Any) -> Any:
         """Resume after the trigger fired. The job is read again: its current state counts, not that in the event."""
+        leave_links_as_pushed(self)
         with self._skip_if_soft_fail():
             job_event = JobEvent.parse(event)
             if job_event.outcome is Outcome.LOST:

@@ -88,6 +88,13 @@ class TestPromotion:
         assert log.new_event(task)["model_id"] == "b"
         assert log.new_event(task)["replaces"] is None
 
+    def test_without_an_evaluation_there_is_no_link_for_airflow_to_read(self, gate, context, ti):
+        """That would be an error in the log of each such gate."""
+        task = gate(threshold=0.5)
+        task.execute(context)
+        assert "osai_portal_link" not in ti.xcoms
+        assert not task.operator_extra_links
+
     def test_event_contains_the_decision_the_replaced_champion_and_the_run(self, gate, context, log):
         log.add(**FIRST)
         task = gate(min_improvement=0.05)
