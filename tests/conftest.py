@@ -56,6 +56,20 @@ def no_earlier_responses():
     response_watch._watches.clear()
 
 
+_database: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def same_database():
+    """A test that leaves another metadata database behind fails, rather than a later one in the same process."""
+    yield
+    airflow = sys.modules.get("airflow.settings")
+    if airflow is not None and airflow.engine is not None:
+        _database[:] = _database or [airflow.SQL_ALCHEMY_CONN]
+        left = [airflow.SQL_ALCHEMY_CONN, f"sqlite:///{airflow.engine.url.database}"]
+        assert left == _database * 2
+
+
 @pytest.fixture(autouse=True)
 def logged(capfd):
     """Return what was logged so far, at DEBUG. When the test ends, no secret may be in it."""

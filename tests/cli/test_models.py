@@ -96,14 +96,15 @@ class TestChampion:
         result = cli("models", "champion", "defects")
         assert (result.code, result.out) == (1, "")
 
-    def test_a_database_that_cannot_be_read_is_one_line(self, cli, osai_sandbox, monkeypatch):
+    def test_a_database_that_cannot_be_read_is_one_line(self, cli, osai_sandbox):
         from airflow import settings
 
-        monkeypatch.setattr(settings, "SQL_ALCHEMY_CONN", "sqlite:////nowhere/at/all.db")
-        monkeypatch.setattr(settings, "SQL_ALCHEMY_CONN_ASYNC", "sqlite+aiosqlite:////nowhere/at/all.db")
         engine = settings.engine
-        settings.configure_orm()
-        result = cli("models", "list", "--json")
+        with pytest.MonkeyPatch.context() as patch:  # which ends before osai_sandbox restores Airflow's database
+            patch.setattr(settings, "SQL_ALCHEMY_CONN", "sqlite:////nowhere/at/all.db")
+            patch.setattr(settings, "SQL_ALCHEMY_CONN_ASYNC", "sqlite+aiosqlite:////nowhere/at/all.db")
+            settings.configure_orm()
+            result = cli("models", "list", "--json")
         assert (result.code, result.out) == (1, "")
         assert "airflow db check" in result.err.splitlines()[-1]
         assert engine is not settings.engine
