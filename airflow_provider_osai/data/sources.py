@@ -222,7 +222,7 @@ def open_source(source: Any, parse_path: Callable[[str], Any] = Path) -> Source:
 
 
 def _check_path(source: Any) -> None:
-    """Raise OsaiArgumentError if an argument, or an item of a list, is no path, or is empty."""
+    """Raise OsaiArgumentError if an argument, or an item of a list, is not a path, or is empty."""
     if is_empty_path(source):
         text = "" if source is None else str(source)
         raise OsaiArgumentError(f"source = {text!r}: is empty. Does the template or the variable have a value?")

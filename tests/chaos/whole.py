@@ -32,8 +32,8 @@ DAGS = Path(__file__).parent / "dags"
 TRIGGERER = ("triggerer", "--skip-serve-logs")
 SETTLED = 20.0
 """Maximum seconds from the end of a task to the end of its orphaned job."""
-UNTIL_TOLD = 3600.0
-"""Seconds of jobs that run until the scenario lets OSAI end them."""
+LONG = 3600.0
+"""Seconds of jobs that run until the scenario ends them."""
 IMPATIENT = {
     "AIRFLOW__CORE__PARALLELISM": "16",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
@@ -88,8 +88,8 @@ class Stage:
     runs: list[Run] = field(default_factory=list)
 
     def begin(self, dag_id: str) -> Run:
-        """Start a run whose jobs run until OSAI is told to end them."""
-        self._script(UNTIL_TOLD)
+        """Start a run whose jobs run until the scenario ends them."""
+        self._script(LONG)
         dataset = self.server.osai.new_dataset()
         self.runs.append(Run(self, dag_id, self.airflow.trigger(dag_id, {"dataset": dataset})))
         return self.runs[-1]
@@ -146,12 +146,12 @@ def verdict(stage: Stage, *runs: Run, calm: bool = True) -> list[Counter[str]]:
     :param calm: whether each task must have exactly one job; otherwise cancelled jobs are not counted.
     """
     stage.end_jobs()
-    told = [(run, task_id) for run in runs if run.end() for task_id in sorted(run.tasks())]
+    ended = [(run, task_id) for run in runs if run.end() for task_id in sorted(run.tasks())]
     stage.all_ended()
     jobs = {job["id"]: job["state"] for job in stage.jobs()}
     results: list[str | None] = []
     found: list[Counter[str]] = []
-    for run, task_id in told:
+    for run, task_id in ended:
         state = run.tasks()[task_id]["state"]
         result = run.stage.airflow.xcom(run.dag_id, run.run_id, task_id)["job_id"] if state == "success" else None
         found.append(Counter(lost=state != "success", wrong_result=jobs.get(result) != "succeeded"))
@@ -229,7 +229,7 @@ def by_hand(stage: Stage, dag_id: str, state: str) -> list[Counter[str]]:
         run = stage.begin(dag_id)
         run.until(state)
         stage.running(4)
-        jobs = told_jobs(run)
+        jobs = pushed_jobs(run)
         for task_id, word in (("train_0", "failed"), ("train_1", "success")):
             stage.airflow.set_task_state(dag_id, run.run_id, task_id, word)
         stage.airflow.clear(dag_id, run.run_id, "train_2")
@@ -255,9 +255,9 @@ def by_hand(stage: Stage, dag_id: str, state: str) -> list[Counter[str]]:
     return found
 
 
-def told_jobs(run: Run) -> dict[str, str]:
-    """Wait until all tasks have told their jobs, a moment after OSAI runs them; return the ids by task."""
-    until(lambda: all(run.job_of(task_id) for task_id in run.tasks()), "the tasks have told their jobs")
+def pushed_jobs(run: Run) -> dict[str, str]:
+    """Wait until all tasks have pushed the ids of their jobs, a moment after OSAI runs them; return the ids by task."""
+    until(lambda: all(run.job_of(task_id) for task_id in run.tasks()), "the tasks have pushed the ids of their jobs")
     return {task_id: run.job_of(task_id) for task_id in run.tasks()}
 
 
@@ -275,7 +275,7 @@ def killed_workers(stage: Stage) -> list[Counter[str]]:
     """The process that runs a task and the one that supervises it get SIGTERM and SIGKILL."""
     run = stage.begin("blocking")
     run.until("running")
-    told_jobs(run)
+    pushed_jobs(run)
     for number, (_, task) in enumerate(sorted(run.tasks().items())):
         runner = process_of(stage, task["id"])
         victim = runner if number < 2 else runner.parent()
@@ -285,7 +285,7 @@ def killed_workers(stage: Stage) -> list[Counter[str]]:
         return all(task["state"] == "running" and task["try_number"] > 1 for task in run.tasks().values())
 
     until(all_run_again, "each task runs for the second time")
-    told_jobs(run)
+    pushed_jobs(run)
     return verdict(stage, run, calm=False)
 
 

@@ -305,7 +305,7 @@ def test_an_empty_template_is_not_the_current_directory(tmp_path, monkeypatch, s
 
 
 @pytest.mark.parametrize("source", [7, 0, True, {"folder": "images"}, ["cat/0.png", 7], [["cat/0.png"]]], ids=repr)
-def test_what_is_no_path_is_rejected_with_what_is_needed(source):
+def test_what_is_not_a_path_is_rejected_with_what_is_needed(source):
     with pytest.raises(OsaiArgumentError, match=r"source = .*: a path or a list of files is needed"):
         open_source(source, UPath)
 
