@@ -21,7 +21,11 @@ DESCRIPTION: Final = (
     "by airflow-provider-osai. Do not change or delete it while jobs are running."
 )
 WRITE_RACE_PAUSE: Final = 1.0
-"""Seconds before the new secret is read back, because several workers may have written one at the same time."""
+"""Minimum seconds before the new secret is read back, because several tasks may write one at the same time."""
+WRITE_RACE_FACTOR: Final = 10.0
+"""The pause as a multiple of the time from reading to writing: as slow as it is here, it may be for the others."""
+MAX_WRITE_RACE_PAUSE: Final = 30.0
+"""Maximum seconds."""
 
 
 def load_deployment(name: str | None = None) -> Deployment:
@@ -33,10 +37,14 @@ def load_deployment(name: str | None = None) -> Deployment:
     :raises OsaiUnreachable: if the variable cannot be read or written now.
     """
     try:
+        started = time.monotonic()
         secret = Variable.get(VARIABLE, None)
         if not secret:
             Variable.set(VARIABLE, secrets.token_hex(16), DESCRIPTION)
-            time.sleep(WRITE_RACE_PAUSE)
+            # Who has read before this write, and writes after the secret is read back, would replace it: a retry would
+            # not find the jobs that were submitted with it. Airflow cannot write a variable only if there is none.
+            pause = max(WRITE_RACE_PAUSE, WRITE_RACE_FACTOR * (time.monotonic() - started))
+            time.sleep(min(pause, MAX_WRITE_RACE_PAUSE))
             secret = Variable.get(VARIABLE, None)
     except Exception as error:
         if not _runs_in_airflow():

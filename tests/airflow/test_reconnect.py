@@ -66,6 +66,29 @@ class TestDeployment:
         assert deployment.load_deployment().tag == first.tag
         assert first.secret not in repr(first)
 
+    @pytest.mark.parametrize(("request_seconds", "pause"), [(0.01, 1.0), (0.3, 6.0), (20.0, 30.0)])
+    def test_on_a_slow_machine_a_secret_that_another_task_writes_late_counts(self, monkeypatch, request_seconds, pause):
+        """Both have found none, and each would sign its job's key with its own, which no retry would find."""
+        variables, now, pauses = {}, [0.0], []
+
+        def requested(function):
+            def request(*args):
+                now[0] += request_seconds
+                return function(*args)
+
+            return request
+
+        def sleep(seconds):
+            pauses.append(seconds)
+            variables[deployment.VARIABLE] = "the other task's"
+
+        monkeypatch.setattr(deployment.time, "monotonic", lambda: now[0])
+        monkeypatch.setattr(deployment.time, "sleep", sleep)
+        monkeypatch.setattr(deployment.Variable, "get", requested(variables.get))
+        monkeypatch.setattr(deployment.Variable, "set", requested(lambda key, value, _: variables.update({key: value})))
+        assert deployment.load_deployment().secret == "the other task's"
+        assert pauses == [pytest.approx(pause)]
+
     def test_the_key_identifies_the_task_and_is_signed_by_the_deployment(self, train, sandbox):
         train({"ti": FakeTaskInstance(map_index=4), "dag_run": run()})
         key = JobKey.parse(sandbox.control.record()["jobs"][0]["reference"])
