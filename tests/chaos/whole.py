@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -276,17 +277,29 @@ def killed_workers(stage: Stage) -> list[Counter[str]]:
     run = stage.begin("blocking")
     run.until("running")
     pushed_jobs(run)
-    for number, (_, task) in enumerate(sorted(run.tasks().items())):
+    victims: dict[str, psutil.Process] = {}
+    for number, (task_id, task) in enumerate(sorted(run.tasks().items())):
         runner = process_of(stage, task["id"])
-        victim = runner if number < 2 else runner.parent()
-        victim.send_signal(signal.SIGTERM if number % 2 == 0 else signal.SIGKILL)
+        victims[task_id] = runner if number < 2 else runner.parent()
+        victims[task_id].send_signal(signal.SIGTERM if number % 2 == 0 else signal.SIGKILL)
+    signalled = time.monotonic()
 
-    def all_run_again() -> bool:
-        return all(task["state"] == "running" and task["try_number"] > 1 for task in run.tasks().values())
+    def runs_again(task_id: str, task: dict[str, Any]) -> bool:
+        # The supervisors of Airflow 3.1 ignore SIGTERM, and their tasks go on.
+        ignores = is_alive(victims[task_id]) and time.monotonic() > signalled + SETTLED
+        return task["state"] == "running" and (task["try_number"] > 1 or ignores)
 
-    until(all_run_again, "each task runs for the second time")
+    until(lambda: all(starmap(runs_again, run.tasks().items())), "each task that was killed runs again")
     pushed_jobs(run)
     return verdict(stage, run, calm=False)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Return whether a process runs; a zombie does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def process_of(stage: Stage, task_instance: str) -> psutil.Process:
